@@ -1,0 +1,118 @@
+//! One question over the control socket, with a deadline on all of it.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::runtime::Builder;
+use tokio::time::{sleep, timeout};
+
+use super::endpoint::address;
+use crate::sys::control::Endpoint;
+
+/// The status of a thousand workers is a fifth of it.
+const BODY_LIMIT: usize = 1024 * 1024;
+
+/// Until connect(2) is tried again where the queue of the other side is full.
+const CONNECT_AGAIN: Duration = Duration::from_millis(20);
+
+/// What drainit said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// As of HTTP.
+    pub status: u16,
+    /// Text or JSON.
+    pub body: String,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientError {
+    /// There is to be no control socket.
+    Off,
+    /// The control socket is not where it should be; these are there.
+    NoneFound(Vec<String>),
+    /// Nobody listens there, or not to us.
+    Connect(String),
+    /// The connection ended before the answer did: drainit has exited.
+    Ended,
+    /// No answer in time.
+    Late(Duration),
+    /// The question cannot be put, or the answer not be taken.
+    Unusable(String),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("the control socket is off (DRAINIT_CONTROL)"),
+            Self::NoneFound(names) if names.is_empty() => f.write_str(
+                "no drainit found to ask; DRAINIT_CONTROL names its control socket where it is a file",
+            ),
+            Self::NoneFound(names) => {
+                write!(
+                    f,
+                    "no drainit found in this container; set DRAINIT_CONTROL to one of: {}",
+                    names.join(", ")
+                )
+            }
+            Self::Connect(why) => f.write_str(why),
+            Self::Ended => f.write_str("drainit ended the connection without an answer"),
+            Self::Late(deadline) => write!(f, "no answer in {deadline:?}"),
+            Self::Unusable(why) => f.write_str(why),
+        }
+    }
+}
+
+impl Error for ClientError {}
+
+/// Puts one question and waits for the answer, `deadline` at most for everything.
+pub fn ask(
+    endpoint: &Endpoint,
+    method: &str,
+    target: &str,
+    body: Option<String>,
+    deadline: Duration,
+) -> Result<Answer, ClientError> {
+    let unusable = |error: &dyn Error| ClientError::Unusable(error.to_string());
+    let mut request = Request::builder().method(method).uri(target).header(HOST, "drainit");
+    if body.is_some() {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(body.unwrap_or_default()).map_err(|error| unusable(&error))?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| unusable(&error))?;
+    let answer = async { timeout(deadline, exchange(endpoint, request)).await };
+    runtime.block_on(answer).unwrap_or(Err(ClientError::Late(deadline)))
+}
+
+async fn exchange(endpoint: &Endpoint, request: Request<String>) -> Result<Answer, ClientError> {
+    let ended = |_| ClientError::Ended;
+    let stream =
+        connect(endpoint).await.map_err(|error| ClientError::Connect(format!("{endpoint}: {error}")))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ended)?;
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await.map_err(ended)?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await.map_err(|error| {
+        if error.is::<hyper::Error>() { ClientError::Ended } else { ClientError::Unusable(error.to_string()) }
+    })?;
+    let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+    Ok(Answer { status, body })
+}
+
+/// connect(2): to a unix socket that does not block, a full queue is EAGAIN rather than a wait.
+async fn connect(endpoint: &Endpoint) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(address(endpoint)).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(CONNECT_AGAIN).await,
+            result => return result,
+        }
+    }
+}

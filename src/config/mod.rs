@@ -1,0 +1,56 @@
+//! From what was typed to what is meant: parsed once, proved consistent, immutable afterwards.
+
+pub mod address;
+pub mod duration;
+mod resolve;
+pub mod values;
+
+use std::ffi::OsString;
+
+use crate::core;
+use crate::core::signal::Signal;
+use crate::sys::control::Endpoint;
+
+pub use resolve::{Surroundings, resolve};
+
+/// Everything `drainit -- COMMAND` has to know.
+#[derive(Debug)]
+pub struct Config {
+    pub core: core::config::Config,
+    pub command: Vec<OsString>,
+    pub listen: Vec<values::Listen>,
+    pub ready_when: values::ReadyWhen,
+    pub admin: Admin,
+    pub control: Control,
+    pub parent_death: Option<Signal>,
+    pub log: Log,
+    /// Consistent, but surprising: told once the log is up.
+    pub warnings: Vec<String>,
+}
+
+/// Where probes, metrics and status are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admin {
+    Off,
+    /// The default port: an init goes on without it where it is taken.
+    Default,
+    At(address::Address),
+}
+
+/// The port of the default admin address.
+pub const ADMIN_PORT: u16 = 9180;
+
+/// Where the subcommands find this drainit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    Off,
+    OfThisContainer,
+    At(Endpoint),
+}
+
+/// drainit's own log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub format: values::LogFormat,
+    pub level: tracing::level_filters::LevelFilter,
+}

@@ -1,0 +1,112 @@
+//! Defaults that depend on other options or on where drainit runs, and what cannot go together.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::values::{LogFormat, ReadyWhen, SignalRule};
+use super::{Admin, Config, Control, Log};
+use crate::cli::RunArgs;
+use crate::core::config::{Config as CoreConfig, Kind, LbWait, Restart};
+use crate::core::signal::SignalTable;
+
+/// What the defaults depend on beyond the options.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings {
+    /// `KUBERNETES_SERVICE_HOST` is set.
+    pub in_pod: bool,
+    pub stderr_is_terminal: bool,
+    pub seed: u64,
+}
+
+/// # Errors
+/// One line: which option, what is wrong with it, what would be right.
+pub fn resolve(args: RunArgs, around: Surroundings) -> Result<Config, String> {
+    let kind = if args.workers == 1 && args.listen.is_empty() { Kind::Single } else { Kind::Pool };
+    let restart = args.restart.unwrap_or(match kind {
+        Kind::Single => Restart::Never,
+        Kind::Pool => Restart::Always,
+    });
+    let seconds = Duration::from_secs;
+    let lb_wait = args.lb_wait.unwrap_or(match around.in_pod {
+        true => LbWait { min: seconds(3), max: seconds(15) },
+        false => LbWait { min: Duration::ZERO, max: Duration::ZERO },
+    });
+    let ready_timeout =
+        args.ready_timeout.map_or((!args.listen.is_empty()).then_some(seconds(30)), |timeout| timeout.0);
+    let core = CoreConfig {
+        kind,
+        workers: args.workers,
+        restart,
+        backoff: args.backoff,
+        min_uptime: args.min_uptime,
+        max_crashes: args.max_crashes.0,
+        ready_timeout,
+        min_ready: args.min_ready,
+        grace: args.grace.unwrap_or(seconds(if around.in_pod { 30 } else { 10 })),
+        margin: args.margin,
+        lb_wait,
+        readiness_on_drain: args.readiness_on_drain,
+        drain_timeout: args.drain_timeout,
+        orphan_grace: args.orphan_grace,
+        stop_signal: args.stop_signal,
+        signal_scope: args.signal_scope,
+        signals: signals(kind, &args.signal),
+        remap_exit: args.remap_exit.into_iter().collect(),
+        seed: around.seed,
+    };
+    if core.margin >= core.grace {
+        return Err(format!(
+            "--margin {:?} leaves nothing of --grace {:?}; takes less than the grace period",
+            core.margin, core.grace
+        ));
+    }
+    check_names(&args.listen)?;
+    let ready_when = args.ready_when;
+    if ready_when == ReadyWhen::Listening && ready_timeout.is_some_and(|timeout| timeout.is_zero()) {
+        return Err("--ready-timeout 0 fails every worker at once; takes a longer time or off".to_owned());
+    }
+    let warnings = warnings(&core);
+    let format =
+        args.log_format.unwrap_or(if around.stderr_is_terminal { LogFormat::Text } else { LogFormat::Json });
+    Ok(Config {
+        core,
+        command: args.command,
+        listen: args.listen,
+        ready_when,
+        admin: args.admin.unwrap_or(Admin::Default),
+        control: args.control.unwrap_or(Control::OfThisContainer),
+        parent_death: args.parent_death,
+        log: Log { format, level: args.log_level },
+        warnings,
+    })
+}
+
+fn signals(kind: Kind, rules: &[SignalRule]) -> SignalTable {
+    let mut table = match kind {
+        Kind::Single => SignalTable::single(),
+        Kind::Pool => SignalTable::pool(),
+    };
+    for rule in rules {
+        table.set(rule.signal, rule.disposition);
+    }
+    table
+}
+
+fn check_names(listen: &[super::values::Listen]) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    match listen.iter().filter_map(|listen| listen.name.as_deref()).find(|name| !seen.insert(*name)) {
+        Some(name) => Err(format!("--listen names two sockets '{name}'; takes a name once")),
+        None => Ok(()),
+    }
+}
+
+fn warnings(core: &CoreConfig) -> Vec<String> {
+    let effective = core.effective_lb_wait();
+    let cut = (effective.max < core.lb_wait.max).then(|| {
+        format!(
+            "--lb-wait is cut from {:?} to {:?}: of --grace {:?} less --margin {:?} a quarter, at least 500ms, is left for the workers",
+            core.lb_wait.max, effective.max, core.grace, core.margin
+        )
+    });
+    cut.into_iter().collect()
+}

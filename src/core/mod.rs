@@ -1,0 +1,28 @@
+//! The supervisor as a pure state machine: events in, actions out, time as an argument.
+//!
+//! Nothing here reads a clock, does I/O, allocates descriptors or knows tokio. The driver stamps each
+//! [`Event`](event::Event) with the time, performs every [`Action`](event::Action) that
+//! [`Supervisor::poll_action`] hands out, and comes back with a `Tick` no later than
+//! [`Supervisor::poll_timeout`]. The same events at the same times with the same seed give the same actions,
+//! byte for byte; so whatever is promised about order and time is an invariant checked by simulation
+//! (`tests/simulation.rs`), and every history of it can be replayed.
+//!
+//! [`Supervisor`] routes; the parts own their state: `pool` and `worker` who runs, `drain` how it ends,
+//! `breaker` and `backoff` when a crash is too many.
+
+mod backoff;
+mod breaker;
+pub mod config;
+mod context;
+mod drain;
+pub mod event;
+mod pool;
+mod rng;
+pub mod signal;
+pub mod snapshot;
+mod supervisor;
+pub mod time;
+pub mod types;
+mod worker;
+
+pub use supervisor::Supervisor;

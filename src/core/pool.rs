@@ -1,0 +1,255 @@
+//! The slots and who is in them: spawning, filling, resizing, stopping.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::backoff;
+use super::context::Context;
+use super::event::{Action, Notice, SpawnFailure};
+use super::signal::Signal;
+use super::snapshot::{WorkerState, WorkerView};
+use super::time::Time;
+use super::types::{Exit, Generation, Pid, SlotIndex, WorkerId};
+use super::worker::Worker;
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    slots: Vec<Slot>,
+    /// Whoever has been spawned and not been reaped, retired ones included.
+    workers: BTreeMap<WorkerId, Worker>,
+    generation: Generation,
+    last_id: u64,
+}
+
+/// A place in the pool.
+#[derive(Debug, Default)]
+struct Slot {
+    occupant: Option<WorkerId>,
+    /// When an empty slot is to be filled; never, where there is none.
+    due: Option<Time>,
+    /// Deaths in a row, none after a healthy life.
+    deaths: u32,
+}
+
+/// A worker that is gone.
+#[derive(Debug)]
+pub(super) struct Death {
+    pub(super) slot: SlotIndex,
+    /// We asked for it, and not for a failure.
+    pub(super) asked: bool,
+    pub(super) late: bool,
+    /// Ready for `min_uptime`: no reason to wait with its replacement.
+    pub(super) healthy: bool,
+    pub(super) exit: Exit,
+}
+
+/// A worker that could not be started.
+#[derive(Debug)]
+pub(super) struct FailedSpawn {
+    pub(super) slot: SlotIndex,
+    /// It was asked to stop before it existed.
+    pub(super) asked: bool,
+    pub(super) failure: SpawnFailure,
+}
+
+impl Pool {
+    /// `workers` slots, all due at once.
+    pub(super) fn new(workers: u32, now: Time) -> Self {
+        let slots = (0..workers).map(|_| Slot::due(now)).collect();
+        Self { slots, workers: BTreeMap::new(), generation: Generation(1), last_id: 0 }
+    }
+
+    pub(super) fn desired(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    pub(super) fn ready(&self) -> u32 {
+        self.count(WorkerState::Ready)
+    }
+
+    fn count(&self, state: WorkerState) -> u32 {
+        u32::try_from(self.workers.values().filter(|worker| worker.state == state).count())
+            .unwrap_or(u32::MAX)
+    }
+
+    /// Nobody left who has been spawned.
+    pub(super) fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Nobody runs and nobody will.
+    pub(super) fn is_finished(&self) -> bool {
+        self.is_empty() && self.slots.iter().all(|slot| slot.due.is_none())
+    }
+
+    pub(super) fn views(&self, now: Time) -> Vec<WorkerView> {
+        let mut views: Vec<_> = self.workers.values().map(|worker| worker.view(now)).collect();
+        views.sort_by_key(|view| view.slot);
+        views
+    }
+
+    /// Spawn into every slot that is due.
+    pub(super) fn fill(&mut self, ctx: &mut Context) {
+        for (index, slot) in (0..).zip(&mut self.slots) {
+            if slot.due.is_none_or(|due| due > ctx.now) {
+                continue;
+            }
+            self.last_id += 1;
+            let id = WorkerId(self.last_id);
+            slot.due = None;
+            slot.occupant = Some(id);
+            self.workers.insert(id, Worker::new(index, self.generation, ctx.now));
+            ctx.counters.spawns += 1;
+            ctx.act(Action::Spawn { worker: id, slot: index, generation: self.generation });
+        }
+    }
+
+    /// No empty slot is filled any more.
+    pub(super) fn stop_filling(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.due = None);
+    }
+
+    /// Grow by empty slots, shrink by retiring the highest ones.
+    pub(super) fn resize(&mut self, desired: u32, ctx: &mut Context) {
+        let now = ctx.now;
+        let deadline = now + ctx.config.stop_patience();
+        let signal = ctx.config.stop_signal;
+        let old = self.desired();
+        if desired < old {
+            for slot in self.slots.drain(desired as usize..) {
+                if let Some(worker) = slot.occupant.and_then(|id| self.workers.get_mut(&id)) {
+                    worker.stop(signal, deadline, ctx);
+                }
+            }
+        } else {
+            self.slots.extend((old..desired).map(|_| Slot::due(now)));
+        }
+        ctx.tell(Notice::Scaled { from: old, to: desired });
+    }
+
+    pub(super) fn on_spawned(&mut self, id: WorkerId, pid: Pid, ctx: &mut Context) {
+        if let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_spawning()) {
+            worker.on_spawned(pid, ctx);
+        }
+    }
+
+    pub(super) fn on_spawn_failed(
+        &mut self,
+        id: WorkerId,
+        failure: SpawnFailure,
+        ctx: &mut Context,
+    ) -> Option<FailedSpawn> {
+        if !self.workers.get(&id)?.is_spawning() {
+            return None;
+        }
+        let worker = self.workers.remove(&id)?;
+        self.vacate(worker.slot, id);
+        ctx.counters.spawn_failures += 1;
+        Some(FailedSpawn { slot: worker.slot, asked: worker.was_asked_to_stop(), failure })
+    }
+
+    pub(super) fn on_ready(&mut self, id: WorkerId, ctx: &mut Context) {
+        if let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.is_spawning()) {
+            worker.on_ready(ctx);
+        }
+    }
+
+    pub(super) fn on_exited(&mut self, id: WorkerId, exit: Exit, ctx: &mut Context) -> Option<Death> {
+        if self.workers.get(&id)?.is_spawning() {
+            return None;
+        }
+        let worker = self.workers.remove(&id)?;
+        self.vacate(worker.slot, id);
+        let asked = worker.was_asked_to_stop();
+        let healthy =
+            !worker.late && worker.ready_for(ctx.now).is_some_and(|ready| ready >= ctx.config.min_uptime);
+        let uptime = worker.uptime(ctx.now);
+        ctx.tell(Notice::WorkerExited {
+            slot: worker.slot,
+            pid: worker.pid(),
+            exit,
+            uptime,
+            expected: asked,
+        });
+        Some(Death { slot: worker.slot, asked, late: worker.late, healthy, exit })
+    }
+
+    fn vacate(&mut self, index: SlotIndex, id: WorkerId) {
+        if let Some(slot) = self.slots.get_mut(index as usize).filter(|slot| slot.occupant == Some(id)) {
+            slot.occupant = None;
+        }
+    }
+
+    /// Have an empty slot filled again: at once after a healthy life, else with back-off.
+    pub(super) fn replace(&mut self, index: SlotIndex, healthy: bool, ctx: &mut Context) -> Option<Duration> {
+        let slot = self.slots.get_mut(index as usize).filter(|slot| slot.occupant.is_none())?;
+        slot.deaths = if healthy { 0 } else { slot.deaths.saturating_add(1) };
+        let deaths = slot.deaths;
+        let delay = backoff::delay(ctx.config.backoff, deaths, &mut ctx.rng);
+        slot.due = Some(ctx.now + delay);
+        Some(delay)
+    }
+
+    pub(super) fn deaths(&self, index: SlotIndex) -> u32 {
+        self.slots.get(index as usize).map_or(0, |slot| slot.deaths)
+    }
+
+    pub(super) fn stop_all(&mut self, signal: Signal, deadline: Time, ctx: &mut Context) {
+        self.workers.values_mut().for_each(|worker| worker.stop(signal, deadline, ctx));
+    }
+
+    pub(super) fn kill_all(&mut self, ctx: &mut Context) {
+        self.workers.values_mut().for_each(|worker| worker.kill(ctx));
+    }
+
+    pub(super) fn forward(&self, signal: Signal, value: Option<u64>, ctx: &mut Context) {
+        self.workers.values().for_each(|worker| worker.forward(signal, value, ctx));
+    }
+
+    /// The next moment at which [`Pool::fire`] or [`Pool::fill`] has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        let deadlines = self.workers.values().filter_map(Worker::deadline);
+        deadlines.chain(self.slots.iter().filter_map(|slot| slot.due)).min()
+    }
+
+    /// Fail whoever is late, kill whoever does not stop. Says whether a worker had to be killed.
+    pub(super) fn fire(&mut self, ctx: &mut Context) -> bool {
+        let patience = ctx.now + ctx.config.stop_patience();
+        let signal = ctx.config.stop_signal;
+        let mut killed = false;
+        for worker in self.workers.values_mut() {
+            if worker.deadline().is_none_or(|deadline| deadline > ctx.now) {
+                continue;
+            }
+            match worker.state {
+                WorkerState::Starting => {
+                    worker.late = true;
+                    ctx.counters.ready_timeouts += 1;
+                    let after = worker.uptime(ctx.now);
+                    ctx.tell(Notice::WorkerLate { slot: worker.slot, pid: worker.pid(), after });
+                    worker.stop(signal, patience, ctx);
+                }
+                WorkerState::Draining => {
+                    worker.kill(ctx);
+                    killed = true;
+                }
+                WorkerState::Ready | WorkerState::Killed => {}
+            }
+        }
+        killed
+    }
+}
+
+impl Slot {
+    fn due(now: Time) -> Self {
+        Self { due: Some(now), ..Self::default() }
+    }
+}

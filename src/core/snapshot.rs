@@ -1,0 +1,164 @@
+//! A picture of the supervisor for everybody who only looks: probes, metrics, status.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::config::Config;
+use super::types::{Generation, Pid, SlotIndex};
+
+/// Where drainit stands between start and exit; these names are used in code, log, metrics and status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Not enough workers have been ready yet.
+    Starting,
+    Serving,
+    /// Unready, still accepting, while load balancers let go.
+    LameDuck,
+    /// The workers have been told to finish.
+    Draining,
+    /// The workers' time is up.
+    Killing,
+    Exited,
+}
+
+impl Phase {
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Serving, Self::LameDuck, Self::Draining, Self::Killing, Self::Exited];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::LameDuck => "lame-duck",
+            Self::Draining => "draining",
+            Self::Killing => "killing",
+            Self::Exited => "exited",
+        }
+    }
+}
+
+/// Where one worker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkerState {
+    Starting,
+    Ready,
+    /// Told to stop.
+    Draining,
+    /// Its time was up.
+    Killed,
+}
+
+impl WorkerState {
+    pub const ALL: [Self; 4] = [Self::Starting, Self::Ready, Self::Draining, Self::Killed];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Killed => "killed",
+        }
+    }
+}
+
+/// Closed: all is well. Open: workers crash more often than `--max-crashes` allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BreakerState {
+    Closed,
+    Open,
+}
+
+impl BreakerState {
+    pub const ALL: [Self; 2] = [Self::Closed, Self::Open];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// Everything there is to see, at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snapshot {
+    pub phase: Phase,
+    /// What `/readyz` says.
+    pub ready: bool,
+    /// Enough workers have been ready at least once.
+    pub started: bool,
+    pub generation: Generation,
+    pub breaker: BreakerState,
+    pub uptime_seconds: f64,
+    /// How many workers there should be.
+    pub desired: u32,
+    pub ready_workers: u32,
+    pub min_ready: u32,
+    pub workers: Vec<WorkerView>,
+    /// Present from the first of preStop and SIGTERM on.
+    pub drain: Option<DrainView>,
+    pub counters: Counters,
+}
+
+/// One worker. Neither arguments nor environment: they hold secrets.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkerView {
+    pub slot: SlotIndex,
+    pub pid: Option<Pid>,
+    pub generation: Generation,
+    /// Of the generation, where it has one.
+    pub version: Option<String>,
+    pub state: WorkerState,
+    pub ready: bool,
+    /// How the worker got its sockets.
+    pub socket: &'static str,
+    pub uptime_seconds: f64,
+}
+
+/// The drain in seconds, counted from its start.
+#[derive(Clone, Debug, Serialize)]
+pub struct DrainView {
+    pub trigger: String,
+    pub elapsed_seconds: f64,
+    pub lb_wait_seconds: f64,
+    /// Until everything is killed.
+    pub deadline_seconds: f64,
+}
+
+/// What has been counted since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Workers started in place of one that exited by itself with code 0.
+    pub restarts_exit: u64,
+    /// … with another code, or by a signal.
+    pub restarts_crash: u64,
+    /// … that was not ready in time.
+    pub restarts_late: u64,
+    pub spawns: u64,
+    pub spawn_failures: u64,
+    /// Workers killed because their time was up.
+    pub forced_kills: u64,
+    pub signals_forwarded: u64,
+    pub prestop_calls: u64,
+    /// A preStop hook that no SIGTERM followed.
+    pub prestop_returns: u64,
+    pub hard_deadlines: u64,
+    pub ready_timeouts: u64,
+    pub orphan_timeouts: u64,
+}
+
+/// The named deadlines and how long each lets somebody wait.
+pub fn deadlines(config: &Config) -> [(&'static str, Option<Duration>); 6] {
+    [
+        ("ready", config.ready_timeout),
+        ("lb-wait", Some(config.effective_lb_wait().max)),
+        ("drain", Some(config.stop_patience())),
+        ("hard", Some(config.budget())),
+        ("orphan", Some(config.orphan_grace)),
+        ("prestop-return", Some(super::config::PRESTOP_RETURN)),
+    ]
+}

@@ -1,0 +1,171 @@
+//! One incarnation of a worker: starting, ready, draining, killed.
+
+use std::time::Duration;
+
+use super::context::Context;
+use super::event::{Action, Notice};
+use super::signal::Signal;
+use super::snapshot::{WorkerState, WorkerView};
+use super::time::Time;
+use super::types::{Generation, Pid, Scope, SlotIndex};
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) slot: SlotIndex,
+    pub(super) generation: Generation,
+    pub(super) state: WorkerState,
+    /// Not ready in time: its end is a crash, though we asked for it.
+    pub(super) late: bool,
+    /// Unknown until the spawn has been answered.
+    pid: Option<Pid>,
+    spawned: Time,
+    ready_at: Option<Time>,
+    /// Of the state it is in.
+    deadline: Option<Time>,
+    /// What it was asked to stop with, for a pid that is not known yet.
+    stop_signal: Option<Signal>,
+    stopped_at: Option<Time>,
+}
+
+impl Worker {
+    pub(super) fn new(slot: SlotIndex, generation: Generation, now: Time) -> Self {
+        Self {
+            slot,
+            generation,
+            state: WorkerState::Starting,
+            late: false,
+            pid: None,
+            spawned: now,
+            ready_at: None,
+            deadline: None,
+            stop_signal: None,
+            stopped_at: None,
+        }
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        self.pid.unwrap_or(Pid(0))
+    }
+
+    pub(super) fn is_spawning(&self) -> bool {
+        self.pid.is_none()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.deadline
+    }
+
+    pub(super) fn uptime(&self, now: Time) -> Duration {
+        now.since(self.spawned)
+    }
+
+    /// How long it has been ready without interruption.
+    pub(super) fn ready_for(&self, now: Time) -> Option<Duration> {
+        self.ready_at.map(|at| now.since(at))
+    }
+
+    /// Whether its end was our wish and not a failure.
+    pub(super) fn was_asked_to_stop(&self) -> bool {
+        match self.state {
+            WorkerState::Starting | WorkerState::Ready => false,
+            WorkerState::Draining | WorkerState::Killed => !self.late,
+        }
+    }
+
+    pub(super) fn on_spawned(&mut self, pid: Pid, ctx: &mut Context) {
+        self.pid = Some(pid);
+        self.spawned = ctx.now;
+        ctx.tell(Notice::WorkerStarted { slot: self.slot, pid, generation: self.generation });
+        match self.state {
+            WorkerState::Starting | WorkerState::Ready => {
+                self.deadline = ctx.config.ready_timeout.map(|timeout| ctx.now + timeout);
+            }
+            // The order to stop overtook the answer to the spawn.
+            WorkerState::Draining => {
+                let signal = self.stop_signal.unwrap_or(ctx.config.stop_signal);
+                self.send(signal, ctx.config.signal_scope, ctx);
+            }
+            WorkerState::Killed => self.send(Signal::KILL, Scope::Group, ctx),
+        }
+    }
+
+    pub(super) fn on_ready(&mut self, ctx: &mut Context) {
+        match self.state {
+            WorkerState::Starting => {
+                self.state = WorkerState::Ready;
+                self.ready_at = Some(ctx.now);
+                self.deadline = None;
+                let after = self.uptime(ctx.now);
+                ctx.tell(Notice::WorkerReady { slot: self.slot, pid: self.pid(), after });
+            }
+            WorkerState::Ready | WorkerState::Draining | WorkerState::Killed => {}
+        }
+    }
+
+    /// Ask it to finish until `deadline`, after which it is killed.
+    pub(super) fn stop(&mut self, signal: Signal, deadline: Time, ctx: &mut Context) {
+        match self.state {
+            WorkerState::Starting | WorkerState::Ready => {
+                self.state = WorkerState::Draining;
+                self.stop_signal = Some(signal);
+                self.stopped_at = Some(ctx.now);
+                self.deadline = Some(deadline);
+                self.send(signal, ctx.config.signal_scope, ctx);
+            }
+            // Asked before, by a scale-down perhaps; a drain may leave it less time.
+            WorkerState::Draining => self.deadline = self.deadline.map(|at| at.min(deadline)),
+            WorkerState::Killed => {}
+        }
+    }
+
+    /// Its time is up.
+    pub(super) fn kill(&mut self, ctx: &mut Context) {
+        match self.state {
+            WorkerState::Starting | WorkerState::Ready | WorkerState::Draining => {
+                self.state = WorkerState::Killed;
+                self.deadline = None;
+                ctx.counters.forced_kills += 1;
+                let after = ctx.now.since(self.stopped_at.unwrap_or(self.spawned));
+                ctx.tell(Notice::WorkerKilled { slot: self.slot, pid: self.pid(), after });
+                self.send(Signal::KILL, Scope::Group, ctx);
+            }
+            WorkerState::Killed => {}
+        }
+    }
+
+    /// Pass on a signal that was meant for the workers.
+    pub(super) fn forward(&self, signal: Signal, value: Option<u64>, ctx: &mut Context) {
+        if self.pid.is_some() {
+            ctx.counters.signals_forwarded += 1;
+        }
+        let (signal, scope) = match ctx.config.signal_scope {
+            // A group that is orphaned ignores the terminal's stops by default (setpgid(2)), STOP it does not.
+            Scope::Group if signal.is_terminal_stop() => (Signal::STOP, Scope::Group),
+            scope => (signal, scope),
+        };
+        self.send_with(signal, scope, value, ctx);
+    }
+
+    fn send(&self, signal: Signal, scope: Scope, ctx: &mut Context) {
+        self.send_with(signal, scope, None, ctx);
+    }
+
+    fn send_with(&self, signal: Signal, scope: Scope, value: Option<u64>, ctx: &mut Context) {
+        if let Some(pid) = self.pid {
+            ctx.act(Action::Kill { pid, signal, scope, value });
+        }
+    }
+
+    pub(super) fn view(&self, now: Time) -> WorkerView {
+        WorkerView {
+            slot: self.slot,
+            pid: self.pid,
+            generation: self.generation,
+            version: None,
+            state: self.state,
+            ready: self.state == WorkerState::Ready,
+            socket: "",
+            uptime_seconds: self.uptime(now).as_secs_f64(),
+        }
+    }
+}

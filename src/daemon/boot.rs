@@ -1,0 +1,186 @@
+//! Everything that may be refused, before anything is started: sockets first of all.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+
+use super::engine::Engine;
+use super::environment::{Environment, unknown_socket};
+use super::launcher::Launcher;
+use crate::config::address::Address;
+use crate::config::values::Listen;
+use crate::config::{ADMIN_PORT, Admin, Config, Control};
+use crate::core::config::Kind;
+use crate::core::types::{ExitStatus, code};
+use crate::sys::control::Endpoint;
+use crate::sys::listen::{Listener, bind_tcp};
+use crate::sys::signals::Inherited;
+use crate::sys::{descriptors, process};
+
+/// A daemon about to start its first worker.
+pub(super) struct Boot {
+    pub(super) engine: Engine,
+    pub(super) servers: Servers,
+}
+
+/// What is served once there is an event loop.
+#[derive(Default)]
+pub(super) struct Servers {
+    pub(super) admin: Option<TcpListener>,
+    pub(super) control: Option<UnixListener>,
+    /// To be removed at the end.
+    pub(super) control_path: Option<Endpoint>,
+    /// What could not be had and is not worth refusing for.
+    pub(super) missing: Vec<String>,
+}
+
+impl Boot {
+    pub(super) fn up(config: Config, inherited: Inherited) -> Result<Self, ExitStatus> {
+        let mut environment = Environment::inherited();
+        let activated = activated(&environment)?;
+        let listeners = listen(activated, &config.listen)?;
+        if let Some(name) = config.command.iter().find_map(|argument| unknown_socket(argument, &listeners)) {
+            if !listeners.is_empty() {
+                return Err(usage(format!("COMMAND asks for {{fd:{name}}}, and no --listen is named so")));
+            }
+        }
+        let mut servers = Servers::default();
+        serve_admin(&config, &mut servers)?;
+        serve_control(&config, &mut servers)?;
+        arrange_parentage(&config, &mut servers)?;
+        if !listeners.is_empty() {
+            environment.announce(&listeners);
+        }
+        let launcher = Launcher::new(&config, environment, listeners, inherited);
+        Ok(Self { engine: Engine::new(config, launcher), servers })
+    }
+}
+
+fn usage(reason: String) -> ExitStatus {
+    ExitStatus { code: code::USAGE, reason }
+}
+
+fn unavailable(reason: String) -> ExitStatus {
+    ExitStatus { code: code::UNAVAILABLE, reason }
+}
+
+/// Sockets of systemd's protocol that are meant for this process; every other descriptor is closed.
+fn activated(environment: &Environment) -> Result<Vec<Listener>, ExitStatus> {
+    let number = |name: &str| std::str::from_utf8(environment.get(name)?).ok()?.parse::<usize>().ok();
+    let ours = number("LISTEN_PID") == Some(std::process::id() as usize);
+    let count = number("LISTEN_FDS").filter(|count| ours && *count < 1024).unwrap_or(0);
+    descriptors::close_from(3 + i32::try_from(count).unwrap_or(0));
+    let names = environment
+        .get("LISTEN_FDNAMES")
+        .map(|names| String::from_utf8_lossy(names).into_owned())
+        .unwrap_or_default();
+    let mut names = names.split(':').filter(|name| !name.is_empty());
+    let fds: Vec<OwnedFd> = descriptors::take_activated(count).map_err(|error| {
+        unavailable(format!("LISTEN_FDS={count}, but these descriptors are not open: {error}"))
+    })?;
+    fds.into_iter()
+        .map(|fd| Listener::inherited(fd, names.next().unwrap_or("unknown").to_owned()))
+        .collect::<Result<_, _>>()
+        .map_err(|error| unavailable(format!("an inherited socket cannot be used: {error}")))
+}
+
+fn listen(mut listeners: Vec<Listener>, wanted: &[Listen]) -> Result<Vec<Listener>, ExitStatus> {
+    for listen in wanted {
+        let name = listen.name.clone().unwrap_or_else(|| "unknown".to_owned());
+        let v6_only = has_v4_twin(&listen.address, wanted);
+        listeners.push(
+            Listener::bind(name, &absolute(&listen.address), v6_only)
+                .map_err(|error| unavailable(format!("--listen {error}")))?,
+        );
+    }
+    Ok(listeners)
+}
+
+/// `[::]:80` takes IPv4 as well, unless IPv4 has a socket of its own on that port.
+fn has_v4_twin(address: &Address, wanted: &[Listen]) -> bool {
+    let Address::Tcp(address) = address else { return false };
+    let twin = |other: &Listen| matches!(other.address, Address::Tcp(other) if other.is_ipv4() && other.port() == address.port());
+    address.is_ipv6() && address.port() != 0 && wanted.iter().any(twin)
+}
+
+/// drainit leaves its start directory.
+fn absolute(address: &Address) -> Address {
+    match address {
+        Address::Unix(path) => Address::Unix(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+        other => other.clone(),
+    }
+}
+
+fn serve_admin(config: &Config, servers: &mut Servers) -> Result<(), ExitStatus> {
+    let address = match &config.admin {
+        Admin::Off => return Ok(()),
+        Admin::Default => Address::Port(ADMIN_PORT),
+        Admin::At(address) => address.clone(),
+    };
+    match bind_admin(&address) {
+        Ok(listener) => servers.admin = Some(listener),
+        // Whoever wants an init and no more can do without probes; whoever runs a pool relies on them.
+        Err(reason) if config.admin == Admin::Default && config.core.kind == Kind::Single => {
+            servers.missing.push(reason)
+        }
+        Err(reason) => return Err(unavailable(reason)),
+    }
+    Ok(())
+}
+
+fn bind_admin(address: &Address) -> Result<TcpListener, String> {
+    let bind = |address: SocketAddr| bind_tcp(address, false).map(TcpListener::from);
+    let bound = match address {
+        Address::Port(port) => bind(([0_u16; 8], *port).into()).or_else(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse | std::io::ErrorKind::PermissionDenied => Err(error),
+            _ => bind(([0_u8; 4], *port).into()),
+        }),
+        Address::Tcp(address) => bind(*address),
+        Address::Unix(_) | Address::Abstract(_) => {
+            return Err("--admin takes a TCP address; unix sockets are for --control".to_owned());
+        }
+    };
+    let listener =
+        bound.map_err(|error| format!("--admin {address}: {error}; takes another address, or off"))?;
+    listener.set_nonblocking(true).map_err(|error| format!("--admin {address}: {error}"))?;
+    Ok(listener)
+}
+
+fn serve_control(config: &Config, servers: &mut Servers) -> Result<(), ExitStatus> {
+    let (endpoint, explicit) = match &config.control {
+        Control::Off => return Ok(()),
+        Control::OfThisContainer => (Endpoint::of_this_container(process::own_pid()), false),
+        Control::At(Endpoint::Path(path)) => {
+            (Endpoint::Path(std::path::absolute(path).unwrap_or_else(|_| path.clone())), true)
+        }
+        Control::At(endpoint) => (endpoint.clone(), true),
+    };
+    match endpoint.bind() {
+        Ok(listener) => {
+            servers.control = Some(listener);
+            servers.control_path = Some(endpoint);
+        }
+        Err(error) if explicit => return Err(unavailable(format!("--control {endpoint}: {error}"))),
+        Err(error) => servers.missing.push(format!("no control socket at {endpoint}: {error}")),
+    }
+    Ok(())
+}
+
+fn arrange_parentage(config: &Config, servers: &mut Servers) -> Result<(), ExitStatus> {
+    if let Some(signal) = config.parent_death {
+        let refused =
+            |error| ExitStatus { code: code::OS, reason: format!("--parent-death {signal}: {error}") };
+        if process::on_parent_death(signal).map_err(refused)? {
+            return Err(ExitStatus {
+                code: code::OS,
+                reason: "the parent of drainit is dead already".to_owned(),
+            });
+        }
+    }
+    if !process::is_init() {
+        if let Err(error) = process::become_subreaper() {
+            servers.missing.push(format!("orphans will not be seen: {error}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! Starts workers, and the commands that check them.
+
+use std::ffi::{CString, OsString};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use super::environment::{Environment, expand};
+use crate::config::Config;
+use crate::core::config::Kind;
+use crate::core::event::SpawnFailure;
+use crate::core::types::{Generation, Pid, SlotIndex};
+use crate::sys::listen::Listener;
+use crate::sys::signals::Inherited;
+use crate::sys::spawn::{Launch, spawn};
+use crate::sys::tty::Terminal;
+
+/// The command and everything that a worker is given.
+#[derive(Debug)]
+pub(super) struct Launcher {
+    kind: Kind,
+    command: Vec<OsString>,
+    environment: Environment,
+    version: Option<String>,
+    listeners: Vec<Listener>,
+    inherited: Inherited,
+    /// Where drainit was started: it leaves that directory itself after the first worker.
+    directory: Option<CString>,
+    terminal: Option<Terminal>,
+}
+
+impl Launcher {
+    pub(super) fn new(
+        config: &Config,
+        environment: Environment,
+        listeners: Vec<Listener>,
+        inherited: Inherited,
+    ) -> Self {
+        let kind = config.core.kind;
+        let version = ["DRAINIT_VERSION", "APP_VERSION"].into_iter().find_map(|name| environment.get(name));
+        Self {
+            kind,
+            command: config.command.clone(),
+            version: version.map(|version| String::from_utf8_lossy(version).into_owned()),
+            environment,
+            listeners,
+            inherited,
+            directory: std::env::current_dir()
+                .ok()
+                .and_then(|path| CString::new(path.into_os_string().into_vec()).ok()),
+            // A pool keeps the foreground, so that Ctrl-C reaches drainit, which drains.
+            terminal: Terminal::controlling().filter(|_| kind == Kind::Single),
+        }
+    }
+
+    pub(super) fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    pub(super) fn terminal(&self) -> Option<Terminal> {
+        self.terminal
+    }
+
+    /// The numbers by which /proc names the sockets.
+    pub(super) fn socket_inodes(&self) -> Vec<u64> {
+        self.listeners.iter().map(Listener::inode).collect()
+    }
+
+    /// How a worker gets its sockets.
+    pub(super) fn socket_way(&self) -> &'static str {
+        if self.listeners.is_empty() { "own" } else { "inherited" }
+    }
+
+    pub(super) fn start(
+        &self,
+        slot: SlotIndex,
+        generation: Generation,
+        notify: Option<&str>,
+    ) -> Result<Pid, SpawnFailure> {
+        let mut environment = self.environment.clone();
+        let argv = match self.kind {
+            Kind::Single => arguments(self.command.iter().cloned())?,
+            Kind::Pool => {
+                environment.introduce(slot, generation, self.version());
+                arguments(
+                    self.command.iter().map(|argument| expand(argument, &self.listeners, slot, generation)),
+                )?
+            }
+        };
+        if let Some(address) = notify {
+            environment.set("NOTIFY_SOCKET", address);
+        }
+        let sockets: Vec<RawFd> = self.listeners.iter().map(AsRawFd::as_raw_fd).collect();
+        spawn(&Launch {
+            argv: &argv,
+            env: environment.entries(),
+            pid_variable: (!sockets.is_empty()).then_some("LISTEN_PID"),
+            sockets: &sockets,
+            foreground: self.terminal.filter(|terminal| terminal.is_ours()).map(Terminal::fd),
+            directory: self.directory.as_deref(),
+            silent: false,
+            inherited: self.inherited,
+        })
+    }
+
+    /// A command that says by its exit code how the worker is.
+    pub(super) fn start_check(
+        &self,
+        command: &[String],
+        slot: SlotIndex,
+        worker: Pid,
+    ) -> Result<Pid, SpawnFailure> {
+        let mut environment = self.environment.clone();
+        environment.set("DRAINIT_SLOT", &slot.to_string());
+        environment.set("DRAINIT_WORKER_PID", &worker.to_string());
+        spawn(&Launch {
+            argv: &arguments(command.iter().map(OsString::from))?,
+            env: environment.entries(),
+            pid_variable: None,
+            sockets: &[],
+            foreground: None,
+            directory: self.directory.as_deref(),
+            silent: true,
+            inherited: self.inherited,
+        })
+    }
+}
+
+fn arguments(arguments: impl Iterator<Item = OsString>) -> Result<Vec<CString>, SpawnFailure> {
+    let impossible = |_| SpawnFailure::CannotExecute("an argument holds a NUL byte".to_owned());
+    arguments.map(|argument| CString::new(argument.as_bytes()).map_err(impossible)).collect()
+}

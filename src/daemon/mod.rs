@@ -1,0 +1,79 @@
+//! The one loop between the core and the world.
+//!
+//! Two eras. While booting, everything may be refused with a clear error and nothing is started. After the
+//! first worker is up nothing may end this process by accident: no `?` leaves the loop, no panic passes it.
+
+mod boot;
+mod clock;
+mod engine;
+mod environment;
+mod failsafe;
+mod job_control;
+mod launcher;
+mod notices;
+mod plain;
+mod reactor;
+mod readiness;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::config::Config;
+use crate::core::event::Event;
+use crate::core::types::{ExitStatus, code};
+use crate::log;
+use crate::sys::signals::Inherited;
+use crate::sys::{process, stderr, termination_log};
+
+use boot::Boot;
+use engine::Engine;
+
+/// Run a pool to its end; returns the exit code.
+pub fn run(config: Config, inherited: Inherited) -> u8 {
+    let logging = config.log;
+    let warnings = config.warnings.clone();
+    let (mut engine, servers) = match Boot::up(config, inherited) {
+        Ok(Boot { engine, servers }) => (engine, servers),
+        Err(refusal) => return refuse(&refusal),
+    };
+    // The worker first: all that it does not need comes after it.
+    engine.feed(Event::Start);
+    if let Some(status) = engine.exit_status() {
+        return refuse(&status.clone());
+    }
+    process::leave_start_directory();
+    log::start(logging);
+    engine.log_is_up();
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let status = supervise(&mut engine, servers);
+    engine.restore_terminal();
+    notices::tell_end(&status, engine.is_init_only());
+    termination_log::write(&status.reason);
+    status.code
+}
+
+fn supervise(engine: &mut Engine, servers: boot::Servers) -> ExitStatus {
+    let supervised = catch_unwind(AssertUnwindSafe(|| match reactor::run(engine, servers) {
+        Ok(()) => {}
+        Err(error) => {
+            // seccomp or RLIMIT_NOFILE; an init needs neither epoll nor a descriptor.
+            tracing::warn!(%error, "no event loop to be had: signals and workers only, no probes");
+            plain::run(engine);
+        }
+    }));
+    match (supervised, engine.exit_status()) {
+        (Ok(()), Some(status)) => status.clone(),
+        _ => failsafe::run(&engine.worker_pids(), engine.budget()),
+    }
+}
+
+/// Nothing has been started.
+fn refuse(status: &ExitStatus) -> u8 {
+    stderr::complain(&status.reason);
+    termination_log::write(&status.reason);
+    status.code
+}
+
+/// A usage error, in the form that every other refusal has.
+pub fn refuse_usage(reason: &str) -> u8 {
+    refuse(&ExitStatus { code: code::USAGE, reason: reason.to_owned() })
+}

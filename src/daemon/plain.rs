@@ -1,0 +1,75 @@
+//! The loop where there can be no other: one system call, no descriptor.
+//!
+//! seccomp may refuse epoll, RLIMIT_NOFILE may leave nothing. Signals, workers and deadlines are kept; probes,
+//! metrics and commands are not to be had, and readiness that would need them is taken for granted.
+
+use std::time::Duration;
+
+use super::engine::{Engine, Newcomer};
+use crate::config::values::ReadyWhen;
+use crate::core::config::Kind;
+use crate::sys::notify::NotifySocket;
+use crate::sys::signals;
+
+/// How often workers that are starting are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Turn the engine until it has an exit status.
+pub(super) fn run(engine: &mut Engine) {
+    let mut starting: Vec<Newcomer> = Vec::new();
+    loop {
+        engine.reap();
+        engine.tick();
+        starting.append(&mut engine.newcomers);
+        starting.retain(|newcomer| !settled(engine, newcomer));
+        let departed = std::mem::take(&mut engine.departed);
+        starting.retain(|newcomer| !departed.contains(&newcomer.worker));
+        if engine.exit_status().is_some() {
+            return;
+        }
+        let now = engine.clock().now();
+        let until_tick = engine.next_tick().map(|at| at.since(now));
+        let until_look = (!starting.is_empty()).then_some(LOOK_EVERY);
+        let timeout = [until_tick, until_look].into_iter().flatten().min();
+        if let Some(signal) = signals::wait(timeout) {
+            engine.take_signals(&[signal]);
+        }
+    }
+}
+
+/// Whether nothing is to be found out about this worker any more.
+fn settled(engine: &mut Engine, newcomer: &Newcomer) -> bool {
+    match engine.ready_when() {
+        ReadyWhen::Started => true,
+        // Nobody can ask, so nobody looks.
+        _ if engine.core().config().kind == Kind::Single => true,
+        ReadyWhen::Listening => {
+            engine.look_at_workers();
+            engine.is_ready(newcomer.worker)
+        }
+        ReadyWhen::Notify => {
+            let said = newcomer.notify.as_ref().is_some_and(|socket| has_said_ready(socket, newcomer));
+            if said {
+                engine.mark_ready(newcomer.worker);
+            }
+            said
+        }
+        ReadyWhen::Tcp(_) | ReadyWhen::Http { .. } | ReadyWhen::Exec(_) => {
+            tracing::warn!(
+                slot = newcomer.slot,
+                "readiness cannot be checked without an event loop: taken for granted"
+            );
+            engine.mark_ready(newcomer.worker);
+            true
+        }
+    }
+}
+
+fn has_said_ready(socket: &NotifySocket, newcomer: &Newcomer) -> bool {
+    while let Ok(message) = socket.receive(newcomer.pid) {
+        if message.is_some_and(|message| message.ready) {
+            return true;
+        }
+    }
+    false
+}

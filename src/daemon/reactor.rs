@@ -1,0 +1,195 @@
+//! The loop: waits for signals, requests, readiness and deadlines, and turns the engine. One thread, no wake-up
+//! that nobody asked for.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, yield_now};
+use tokio::time::{Instant, sleep_until};
+
+use super::boot::Servers;
+use super::engine::Engine;
+use super::readiness::{self, Message};
+use crate::admin::{self, Facts, Request, Shared};
+use crate::core::snapshot;
+use crate::core::types::WorkerId;
+use crate::sys::control::{Endpoint, may_control};
+use crate::sys::signals::SignalFd;
+use crate::sys::{descriptors, pollable};
+
+/// Requests that wait for their turn; far fewer than connections, so that most of those can be dropped.
+const REQUESTS: usize = 16;
+
+/// Most connections that are served at once, on the admin port and on the control socket each.
+const CONNECTIONS: usize = 64;
+
+/// Descriptors for everything that is no connection: stdio, the runtime's, signals, two servers, checks.
+const RESERVED: i32 = 14;
+
+/// Turns that answers under way get to leave before drainit does.
+const LAST_TURNS: usize = 32;
+
+/// Turn the engine until it has an exit status.
+///
+/// # Errors
+/// There can be no event loop here; nothing has been turned.
+pub(super) fn run(engine: &mut Engine, servers: Servers) -> io::Result<()> {
+    let signals = SignalFd::new()?;
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+    runtime.block_on(async {
+        let signals = pollable::register(signals)?;
+        Reactor::start(engine, servers).turn(&signals).await;
+        Ok(())
+    })
+}
+
+struct Reactor<'a> {
+    engine: &'a mut Engine,
+    requests: mpsc::Receiver<Request>,
+    messages: mpsc::Receiver<Message>,
+    to_us: mpsc::Sender<Message>,
+    /// Who is finding out about which worker.
+    watchers: BTreeMap<WorkerId, AbortHandle>,
+    control: Option<Endpoint>,
+}
+
+impl<'a> Reactor<'a> {
+    fn start(engine: &'a mut Engine, servers: Servers) -> Self {
+        let (to_requests, requests) = mpsc::channel(REQUESTS);
+        let (to_us, messages) = mpsc::channel(REQUESTS);
+        let control = servers.control_path.clone();
+        serve(engine, servers, to_requests);
+        Self { engine, requests, messages, to_us, watchers: BTreeMap::new(), control }
+    }
+
+    async fn turn(mut self, signals: &AsyncFd<SignalFd>) {
+        let mut received = Vec::new();
+        let mut timer = std::pin::pin!(sleep_until(Instant::now()));
+        loop {
+            self.engine.reap();
+            self.engine.tick();
+            self.update_watchers();
+            self.engine.publish_changes();
+            if self.engine.exit_status().is_some() {
+                break;
+            }
+            let due =
+                self.engine.next_tick().and_then(|at| self.engine.clock().instant(at)).map(Instant::from_std);
+            if let Some(due) = due.filter(|due| *due != timer.deadline()) {
+                timer.as_mut().reset(due);
+            }
+            tokio::select! {
+                biased;
+                ready = signals.readable() => {
+                    if let Ok(mut ready) = ready {
+                        received.clear();
+                        // A short read means that there are no more.
+                        if signals.get_ref().read(&mut received).is_err() || received.len() < SignalFd::BATCH {
+                            ready.clear_ready();
+                        }
+                        self.engine.take_signals(&received);
+                    }
+                }
+                Some(message) = self.messages.recv() => self.take_message(message),
+                Some(request) = self.requests.recv() => self.engine.take_request(request),
+                () = timer.as_mut(), if due.is_some() => {}
+            }
+        }
+        self.finish().await;
+    }
+
+    fn take_message(&mut self, message: Message) {
+        match message {
+            Message::Ready(worker) => self.engine.mark_ready(worker),
+            Message::Look { pid, reply } => {
+                let _ = reply.send(self.engine.look_at(pid));
+            }
+            Message::Check { worker, command, reply } => self.engine.start_check(worker, &command, reply),
+        }
+    }
+
+    /// A task for each worker that is new, none for those that are gone.
+    fn update_watchers(&mut self) {
+        for newcomer in std::mem::take(&mut self.engine.newcomers) {
+            let worker = newcomer.worker;
+            let when = self.engine.ready_when().clone();
+            let kind = self.engine.core().config().kind;
+            let task = tokio::spawn(readiness::watch(newcomer, when, kind, self.to_us.clone()));
+            self.watchers.insert(worker, task.abort_handle());
+        }
+        for worker in std::mem::take(&mut self.engine.departed) {
+            if let Some(watcher) = self.watchers.remove(&worker) {
+                watcher.abort();
+            }
+        }
+    }
+
+    /// Let answers under way leave: a preStop hook that hears nothing looks failed.
+    async fn finish(self) {
+        use std::sync::atomic::Ordering;
+        let stats = self.engine.stats();
+        for _ in 0..LAST_TURNS {
+            yield_now().await;
+            if stats.admin_requests.load(Ordering::Relaxed) == 0 {
+                break;
+            }
+        }
+        yield_now().await;
+        if let Some(Endpoint::Path(path)) = self.control {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>) {
+    servers.missing.iter().for_each(|what| report_missing(engine, what));
+    let config = engine.core().config();
+    let shared = Shared {
+        snapshot: engine.snapshots(),
+        requests,
+        facts: Arc::new(Facts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            deadlines: snapshot::deadlines(config).to_vec(),
+        }),
+        stats: engine.stats(),
+    };
+    let limit = connection_limit(config.workers);
+    if let Some(listener) = servers.admin {
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => {
+                let router = admin::read_only(shared.clone());
+                tokio::spawn(admin::serve_tcp(listener, router, limit, engine.stats()));
+            }
+            Err(error) => tracing::error!(%error, "admin port not served"),
+        }
+    }
+    if let Some(listener) = servers.control {
+        match tokio::net::UnixListener::from_std(listener) {
+            Ok(listener) => {
+                let router = admin::control(shared);
+                tokio::spawn(admin::serve_control(listener, router, limit, may_control, engine.stats()));
+            }
+            Err(error) => tracing::error!(%error, "control socket not served"),
+        }
+    }
+}
+
+/// Where nobody relies on it, an init says nothing of what it does not have.
+fn report_missing(engine: &Engine, what: &str) {
+    let relied_on = !engine.is_init_only() || crate::sys::process::is_init() || crate::in_pod();
+    if relied_on {
+        tracing::warn!("{what}");
+    } else {
+        tracing::debug!("{what}");
+    }
+}
+
+/// Half of the descriptors that are left for each of the two servers.
+fn connection_limit(workers: u32) -> usize {
+    let used = RESERVED.saturating_add(i32::try_from(workers).unwrap_or(i32::MAX).saturating_mul(2));
+    usize::try_from(descriptors::limit().saturating_sub(used) / 2).unwrap_or(0).clamp(1, CONNECTIONS)
+}

@@ -1,0 +1,179 @@
+//! Finding out when a worker is ready: one task a worker, for as long as the worker lives.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use http_body_util::Empty;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{HOST, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::engine::Newcomer;
+use crate::config::values::ReadyWhen;
+use crate::core::config::Kind;
+use crate::core::types::{Pid, WorkerId};
+use crate::sys::accepting::Sight;
+use crate::sys::notify::NotifySocket;
+use crate::sys::pollable;
+
+/// A check that takes longer has failed.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between two checks that cost a connection or a process.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// The first of them come sooner: most servers are up in a moment.
+const CHECK_FIRST: Duration = Duration::from_millis(25);
+
+const LOOK_FIRST: Duration = Duration::from_millis(2);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A worker without a socket of drainit's may never listen. After so many looks, only who asks makes us look.
+const LOOKS_UNASKED: u32 = 9;
+
+/// What a task wants of the loop.
+pub(super) enum Message {
+    Ready(WorkerId),
+    /// Look into the worker's /proc.
+    Look {
+        pid: Pid,
+        reply: oneshot::Sender<Sight>,
+    },
+    /// Run a command that checks it.
+    Check {
+        worker: WorkerId,
+        command: Vec<String>,
+        reply: oneshot::Sender<bool>,
+    },
+}
+
+/// Watch one worker. READY=1 counts whatever else is asked for.
+pub(super) async fn watch(newcomer: Newcomer, when: ReadyWhen, kind: Kind, to_loop: mpsc::Sender<Message>) {
+    let Newcomer { worker, pid, slot, notify } = newcomer;
+    let told = async {
+        if let Some(socket) = notify {
+            listen_to(socket, pid, worker, &to_loop).await;
+        }
+    };
+    let found = async {
+        find_out(worker, pid, slot, &when, kind, &to_loop).await;
+    };
+    tokio::join!(told, found);
+}
+
+/// For the worker's whole life: a sender must never find the queue full.
+async fn listen_to(socket: NotifySocket, pid: Pid, worker: WorkerId, to_loop: &mpsc::Sender<Message>) {
+    let Ok(socket) = pollable::register(socket) else { return };
+    while let Ok(mut ready) = socket.readable().await {
+        match socket.get_ref().receive(pid) {
+            Ok(Some(message)) if message.ready => {
+                let _ = to_loop.send(Message::Ready(worker)).await;
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => ready.clear_ready(),
+            // One bad datagram; but an error that stays must not become a busy loop.
+            Err(_) => sleep(CHECK_FIRST).await,
+        }
+    }
+}
+
+async fn find_out(
+    worker: WorkerId,
+    pid: Pid,
+    slot: u32,
+    when: &ReadyWhen,
+    kind: Kind,
+    to_loop: &mpsc::Sender<Message>,
+) {
+    let found = match when {
+        ReadyWhen::Started | ReadyWhen::Notify => return,
+        ReadyWhen::Listening => look_until_it_accepts(pid, slot, kind, to_loop).await,
+        ReadyWhen::Tcp(_) | ReadyWhen::Http { .. } | ReadyWhen::Exec(_) => {
+            let mut pause = CHECK_FIRST;
+            while !check(worker, when, to_loop).await {
+                sleep(pause).await;
+                pause = (pause * 2).min(CHECK_EVERY);
+            }
+            true
+        }
+    };
+    if found {
+        let _ = to_loop.send(Message::Ready(worker)).await;
+    }
+}
+
+async fn check(worker: WorkerId, when: &ReadyWhen, to_loop: &mpsc::Sender<Message>) -> bool {
+    match when {
+        ReadyWhen::Tcp(port) => connect(*port).await.is_some(),
+        ReadyWhen::Http { port, path } => get(*port, path).await,
+        ReadyWhen::Exec(command) => {
+            let (reply, answer) = oneshot::channel();
+            let command = command.clone();
+            let asked = to_loop.send(Message::Check { worker, command, reply }).await;
+            // The loop ends a check that takes too long.
+            asked.is_ok() && answer.await.unwrap_or(false)
+        }
+        ReadyWhen::Listening | ReadyWhen::Notify | ReadyWhen::Started => false,
+    }
+}
+
+/// Says whether it does; `false` when looking any longer would only cost.
+async fn look_until_it_accepts(pid: Pid, slot: u32, kind: Kind, to_loop: &mpsc::Sender<Message>) -> bool {
+    let mut pause = LOOK_FIRST;
+    for look in 1.. {
+        sleep(pause).await;
+        let (reply, sight) = oneshot::channel();
+        if to_loop.send(Message::Look { pid, reply }).await.is_err() {
+            return false;
+        }
+        match sight.await {
+            Ok(Sight::Accepting) => return true,
+            Ok(Sight::Blind(error)) => {
+                if kind == Kind::Pool {
+                    tracing::warn!(slot, %pid, %error, "cannot see whether the worker accepts: taken for ready (--ready-when has other ways)");
+                }
+                return true;
+            }
+            Ok(Sight::NotYet) => {}
+            Err(_) => return false,
+        }
+        pause = match kind {
+            Kind::Pool => (pause * 2).min(LOOK_EVERY),
+            Kind::Single if look < LOOKS_UNASKED => pause * 2,
+            Kind::Single => return false,
+        };
+    }
+    false
+}
+
+async fn connect(port: u16) -> Option<TcpStream> {
+    let local =
+        [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
+    for address in local {
+        if let Ok(Ok(stream)) = timeout(CHECK_TIMEOUT / 2, TcpStream::connect(address)).await {
+            return Some(stream);
+        }
+    }
+    None
+}
+
+async fn get(port: u16, path: &str) -> bool {
+    let Some(stream) = connect(port).await else { return false };
+    let request = Request::get(path)
+        .header(HOST, format!("localhost:{port}"))
+        .header(USER_AGENT, concat!("drainit/", env!("CARGO_PKG_VERSION")))
+        .body(Empty::<Bytes>::new());
+    let Ok(request) = request else { return false };
+    let answer = async {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+        let exchange = sender.send_request(request);
+        tokio::select! {
+            answer = exchange => answer.ok(),
+            _ = connection => None,
+        }
+    };
+    let answer = timeout(CHECK_TIMEOUT, answer).await.ok().flatten();
+    answer.is_some_and(|answer| answer.status().is_success() || answer.status().is_redirection())
+}

@@ -1,0 +1,34 @@
+//! The thin layer over Linux, one mechanism a file; the only unsafe code there is.
+//!
+//! Functions report what the kernel said and decide nothing. After the first worker is up none of them may
+//! panic or block: every descriptor is close-on-exec, every read and write of ours non-blocking.
+#![allow(unsafe_code, reason = "system calls; each block states why it is sound")]
+
+pub mod accepting;
+pub mod control;
+pub mod descriptors;
+pub mod install;
+pub mod kill;
+pub mod listen;
+pub mod notify;
+pub mod orphans;
+pub mod pollable;
+pub mod process;
+pub mod procfs;
+pub mod reap;
+pub mod signals;
+pub mod sock_diag;
+pub mod spawn;
+pub mod stderr;
+pub mod termination_log;
+pub mod tty;
+
+use std::io;
+
+/// The usual convention of system calls: -1 means errno.
+fn check(result: impl Into<i64>) -> io::Result<i64> {
+    match result.into() {
+        -1 => Err(io::Error::last_os_error()),
+        value => Ok(value),
+    }
+}

@@ -1,0 +1,21 @@
+//! Descriptors of ours in tokio's event loop.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use tokio::io::unix::AsyncFd;
+
+use super::notify::NotifySocket;
+use super::signals::SignalFd;
+
+/// A type that owns one descriptor and keeps it until it is dropped.
+pub trait OwnsDescriptor: AsRawFd {}
+
+impl OwnsDescriptor for SignalFd {}
+impl OwnsDescriptor for NotifySocket {}
+
+/// Have the event loop tell when it can be read.
+pub fn register<T: OwnsDescriptor>(source: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: the descriptor is open and stays the same for as long as `source` lives.
+    Ok(unsafe { AsyncFd::register(source) }?)
+}

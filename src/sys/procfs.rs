@@ -1,0 +1,113 @@
+//! Looking at other processes through /proc; every answer may be out of date when it is given.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use crate::core::types::Pid;
+
+/// The parent of every process, or `None` where /proc is not mounted.
+pub fn parents() -> Option<BTreeMap<Pid, Pid>> {
+    let entries = fs::read_dir("/proc").ok()?;
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid));
+    let parents: BTreeMap<_, _> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    (!parents.is_empty()).then_some(parents)
+}
+
+/// proc_pid_stat(5): the name in parentheses may hold anything, so what follows the last one counts.
+pub fn parent(pid: Pid) -> Option<Pid> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let after_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(after_name + 1..)?).ok()?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok().map(Pid)
+}
+
+/// `root` and everything below it.
+pub fn tree(root: Pid) -> Vec<Pid> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        next += 1;
+        match children(pid) {
+            Some(children) => found.extend(children),
+            None => return tree_by_scan(root),
+        }
+    }
+    found
+}
+
+/// From `/proc/PID/task/TID/children`; `None` where the kernel was built without it.
+fn children(pid: Pid) -> Option<Vec<Pid>> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Some(Vec::new()) };
+    let mut children = Vec::new();
+    for task in tasks.flatten() {
+        match fs::read_to_string(task.path().join("children")) {
+            Ok(list) => {
+                children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok().map(Pid)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && task.path().exists() => return None,
+            Err(_) => {}
+        }
+    }
+    Some(children)
+}
+
+fn tree_by_scan(root: Pid) -> Vec<Pid> {
+    let parents = parents().unwrap_or_default();
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        next += 1;
+        found.extend(parents.iter().filter(|(_, parent)| **parent == pid).map(|(child, _)| *child));
+    }
+    found
+}
+
+/// Everything below `root`, without it.
+pub fn descendants(root: Pid) -> Option<Vec<Pid>> {
+    parent(root)?;
+    Some(tree(root).split_off(1))
+}
+
+/// Whether `pid` is `root` or below it; `None` where that cannot be seen (any more).
+pub fn is_within(pid: Pid, root: Pid) -> Option<bool> {
+    let mut at = pid;
+    // Deeper trees do not occur; a loop, from pids that changed hands meanwhile, must end.
+    for _ in 0..64 {
+        if at == root {
+            return Some(true);
+        }
+        if at.0 <= 1 {
+            return Some(false);
+        }
+        at = parent(at)?;
+    }
+    Some(false)
+}
+
+/// What `/proc/PID/fd` links to, by descriptor.
+///
+/// # Errors
+/// EACCES where the process belongs to another user or is not dumpable (ptrace(2)).
+pub fn descriptors(pid: Pid) -> io::Result<Vec<(i32, String)>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"))?;
+    Ok(entries
+        .flatten()
+        .filter_map(|entry| {
+            let fd = entry.file_name().to_str()?.parse().ok()?;
+            let target = fs::read_link(entry.path()).ok()?;
+            Some((fd, target.to_str()?.to_owned()))
+        })
+        .collect())
+}
+
+/// The inode in `socket:[…]`.
+pub fn socket_inode(link: &str) -> Option<u64> {
+    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Whether `pid` runs as the user that owns /proc/PID, as far as can be seen.
+pub fn owner(pid: Pid) -> Option<u32> {
+    fs::metadata(format!("/proc/{pid}")).ok().map(|directory| directory.uid())
+}

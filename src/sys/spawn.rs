@@ -1,0 +1,335 @@
+//! Starting a process: clone(2) with CLONE_VM | CLONE_VFORK, as posix_spawn(3) does it.
+//!
+//! The child borrows our memory and we are suspended until it executes its command or fails. So an error comes
+//! back without a descriptor (RLIMIT_NOFILE may leave none), no page table is copied (a memory cgroup may leave
+//! no room), and nothing is lost in between: whatever signal reaches us waits until there is a program to pass
+//! it on to. The child may only make system calls: no allocation, no lock, no panic. Signals are blocked in it
+//! until the last moment, and no handler of ours exists that could run.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::libc;
+
+use super::check;
+use super::signals::{Inherited, set_mask};
+use crate::core::event::SpawnFailure;
+use crate::core::types::Pid;
+
+/// The child needs little: its frames and those of the system call wrappers.
+const STACK_WORDS: usize = 4096;
+
+/// What to execute and what to give it.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    pub argv: &'a [CString],
+    /// Complete; `NAME=value`, or whatever drainit was given.
+    pub env: &'a [CString],
+    /// Name of a variable that gets the child's own pid, e.g. `LISTEN_PID`; known only after the fork.
+    pub pid_variable: Option<&'a str>,
+    /// The sockets, to become 3, 4, … in this order.
+    pub sockets: &'a [RawFd],
+    /// A terminal whose foreground the child's group gets.
+    pub foreground: Option<RawFd>,
+    /// Where to start; `None`: where drainit is.
+    pub directory: Option<&'a CStr>,
+    /// `/dev/null` in place of 0, 1 and 2.
+    pub silent: bool,
+    pub inherited: Inherited,
+}
+
+/// Start it as the leader of a new process group.
+pub fn spawn(launch: &Launch<'_>) -> Result<Pid, SpawnFailure> {
+    let name = launch.argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut plan = Plan::new(launch);
+    let mut stack = vec![0_u128; STACK_WORDS];
+    let top = stack.as_mut_ptr_range().end;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let plan: *mut Plan<'_> = &raw mut plan;
+    // SAFETY: the stack is ours, aligned to 16 and lives until the child has left our memory, which is when
+    // clone returns; the plan does too.
+    let pid = check(unsafe { libc::clone(child, top.cast(), flags, plan.cast()) })
+        .map_err(|error| SpawnFailure::System(format!("cannot start {name}: fork refused: {error}")))?;
+    let pid = Pid(i32::try_from(pid).unwrap_or_default());
+    // SAFETY: the child does not run in our memory any more.
+    let plan = unsafe { &*plan };
+    match plan.errno.load(Ordering::Acquire) {
+        0 => Ok(pid),
+        errno => {
+            let mut status = 0;
+            // SAFETY: the child has failed and is exiting; it has not been waited for.
+            unsafe { libc::waitpid(pid.0, &raw mut status, 0) };
+            Err(failure(&name, plan.step(), errno))
+        }
+    }
+}
+
+fn failure(name: &str, step: &str, errno: c_int) -> SpawnFailure {
+    let error = io::Error::from_raw_os_error(errno);
+    if step != STEPS[EXEC] {
+        return SpawnFailure::System(format!("cannot start {name}: {step}: {error}"));
+    }
+    match errno {
+        libc::ENOENT if name.contains('/') && std::path::Path::new(name).exists() => {
+            SpawnFailure::NotFound(format!(
+                "cannot execute {name}: it is there, but the interpreter or loader that it names is not found"
+            ))
+        }
+        libc::ENOENT => SpawnFailure::NotFound(format!("cannot execute {name}: not found")),
+        libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE => {
+            SpawnFailure::System(format!("cannot execute {name}: {error}"))
+        }
+        libc::EACCES => {
+            SpawnFailure::CannotExecute(format!("cannot execute {name}: permission denied or not a program"))
+        }
+        libc::ENOEXEC => {
+            SpawnFailure::CannotExecute(format!("cannot execute {name}: not a program for this machine"))
+        }
+        _ => SpawnFailure::CannotExecute(format!("cannot execute {name}: {error}")),
+    }
+}
+
+const STEPS: [&str; 6] = ["setpgid", "terminal", "chdir", "sockets", "/dev/null", "exec"];
+const SETPGID: usize = 0;
+const CHDIR: usize = 2;
+const SOCKETS: usize = 3;
+const EXEC: usize = 5;
+
+/// Everything the child needs, allocated beforehand.
+struct Plan<'a> {
+    launch: &'a Launch<'a>,
+    argv: Vec<*const c_char>,
+    /// `/bin/sh`, the file, the arguments: for a file without a format that the kernel knows, as execvp(3) has it.
+    shell_argv: Vec<*const c_char>,
+    env: Vec<*const c_char>,
+    /// The files to try, in the order of PATH.
+    files: Vec<CString>,
+    sockets: Vec<RawFd>,
+    pid_entry: Vec<u8>,
+    /// Where in `pid_entry` the digits go.
+    pid_digits: usize,
+    errno: AtomicI32,
+    failed_step: AtomicI32,
+}
+
+impl<'a> Plan<'a> {
+    fn new(launch: &'a Launch<'a>) -> Self {
+        let argv = pointers(launch.argv.iter().map(|arg| arg.as_ptr()));
+        let arguments = launch.argv.iter().skip(1).map(|arg| arg.as_ptr());
+        let shell_argv = pointers([c"/bin/sh".as_ptr(), ptr::null()].into_iter().chain(arguments));
+        let mut pid_entry = Vec::new();
+        let mut pid_digits = 0;
+        if let Some(name) = launch.pid_variable {
+            pid_entry.extend_from_slice(name.as_bytes());
+            pid_entry.push(b'=');
+            pid_digits = pid_entry.len();
+            pid_entry.extend([0; 12]);
+        }
+        let pid_pointer = launch.pid_variable.map(|_| pid_entry.as_ptr().cast());
+        let env = pointers(launch.env.iter().map(|entry| entry.as_ptr()).chain(pid_pointer));
+        Self {
+            launch,
+            argv,
+            shell_argv,
+            env,
+            files: files_to_try(launch.argv.first().map_or(c"", CString::as_c_str), launch.env),
+            sockets: launch.sockets.to_vec(),
+            pid_entry,
+            pid_digits,
+            errno: AtomicI32::new(0),
+            failed_step: AtomicI32::new(0),
+        }
+    }
+
+    fn step(&self) -> &'static str {
+        usize::try_from(self.failed_step.load(Ordering::Relaxed))
+            .ok()
+            .and_then(|step| STEPS.get(step))
+            .unwrap_or(&"")
+    }
+
+    fn fail(&self, step: usize) -> c_int {
+        self.fail_with(step, errno())
+    }
+
+    fn fail_with(&self, step: usize, errno: c_int) -> c_int {
+        self.failed_step.store(c_int::try_from(step).unwrap_or_default(), Ordering::Relaxed);
+        self.errno.store(errno.max(1), Ordering::Release);
+        127
+    }
+}
+
+fn pointers(items: impl Iterator<Item = *const c_char>) -> Vec<*const c_char> {
+    items.chain([ptr::null()]).collect()
+}
+
+/// As execvp(3) looks for a command: in the PATH of the environment that it will get.
+fn files_to_try(command: &CStr, env: &[CString]) -> Vec<CString> {
+    let name = command.to_bytes();
+    if name.is_empty() || name.contains(&b'/') {
+        return vec![command.to_owned()];
+    }
+    let path =
+        env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).unwrap_or(b"/bin:/usr/bin");
+    let file = |directory: &[u8]| {
+        let separator: &[u8] = if directory.is_empty() { b"" } else { b"/" };
+        CString::new([directory, separator, name].concat()).ok()
+    };
+    path.split(|byte| *byte == b':').filter_map(file).collect()
+}
+
+/// The child's life between clone(2) and execve(2); returns its exit code where it fails.
+extern "C" fn child(plan: *mut c_void) -> c_int {
+    // SAFETY: the parent passed a live Plan and is suspended; nobody else has a reference to it.
+    let plan = unsafe { &mut *plan.cast::<Plan<'_>>() };
+    // SAFETY: a system call that touches no memory.
+    if unsafe { libc::setpgid(0, 0) } == -1 {
+        return plan.fail(SETPGID);
+    }
+    if let Some(terminal) = plan.launch.foreground {
+        let group = own_pid();
+        // SAFETY: the pid is on our stack. Failure is no reason not to start.
+        unsafe { libc::ioctl(terminal, libc::TIOCSPGRP, &raw const group) };
+    }
+    if let Some(directory) = plan.launch.directory {
+        // SAFETY: a live, NUL-terminated string.
+        if unsafe { libc::chdir(directory.as_ptr()) } == -1 {
+            return plan.fail(CHDIR);
+        }
+    }
+    if plan.launch.silent {
+        silence();
+    }
+    if !place_sockets(&mut plan.sockets) {
+        return plan.fail(SOCKETS);
+    }
+    write_digits(plan.pid_entry.get_mut(plan.pid_digits..).unwrap_or_default(), own_pid());
+    if plan.launch.inherited.child_ignored {
+        // SAFETY: dispositions are the child's own: CLONE_SIGHAND is not set.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    }
+    // Last of all: a signal that waits for us may end us now, as it would end the program.
+    set_mask(plan.launch.inherited.mask);
+    exec(plan)
+}
+
+/// Try one file after the other, as execvp(3) does.
+fn exec(plan: &mut Plan<'_>) -> c_int {
+    let mut denied = false;
+    let mut last = libc::ENOENT;
+    for file in &plan.files {
+        // SAFETY: all three are live, NUL-terminated and end with a null pointer.
+        unsafe { libc::execve(file.as_ptr(), plan.argv.as_ptr(), plan.env.as_ptr()) };
+        last = errno();
+        match last {
+            libc::ENOEXEC => {
+                if let Some(entry) = plan.shell_argv.get_mut(1) {
+                    *entry = file.as_ptr();
+                }
+                // SAFETY: as above.
+                unsafe { libc::execve(c"/bin/sh".as_ptr(), plan.shell_argv.as_ptr(), plan.env.as_ptr()) };
+                return plan.fail_with(EXEC, libc::ENOEXEC);
+            }
+            libc::EACCES => denied = true,
+            libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {}
+            _ => return plan.fail_with(EXEC, last),
+        }
+    }
+    let searched = plan.files.len() != 1;
+    let errno = match (denied, searched) {
+        (true, _) => libc::EACCES,
+        (false, true) => libc::ENOENT,
+        (false, false) => last,
+    };
+    plan.fail_with(EXEC, errno)
+}
+
+/// Put the sockets at 3, 4, …; first out of each other's way, then in place, without close-on-exec.
+fn place_sockets(sockets: &mut [RawFd]) -> bool {
+    let end = 3 + sockets.len() as RawFd;
+    for (place, fd) in (3..).zip(sockets.iter_mut()) {
+        if *fd != place && *fd < end {
+            // SAFETY: fcntl(2) with F_DUPFD_CLOEXEC touches no memory.
+            *fd = unsafe { libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, end) };
+            if *fd == -1 {
+                return false;
+            }
+        }
+    }
+    (3..).zip(sockets.iter()).all(|(place, fd)| {
+        let placed = if *fd == place {
+            // SAFETY: fcntl(2) with F_SETFD touches no memory.
+            unsafe { libc::fcntl(place, libc::F_SETFD, 0) }
+        } else {
+            // SAFETY: dup2(2) touches no memory.
+            unsafe { libc::dup2(*fd, place) }
+        };
+        placed != -1
+    })
+}
+
+/// An image may have no `/dev/null`; then the output goes where drainit's goes.
+fn silence() {
+    // SAFETY: the path is a literal.
+    let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) };
+    if null != -1 {
+        for fd in 0..=2 {
+            // SAFETY: dup2(2) touches no memory.
+            unsafe { libc::dup2(null, fd) };
+        }
+    }
+}
+
+/// Decimal digits without padding, which some parsers would read as octal.
+fn write_digits(into: &mut [u8], number: libc::pid_t) {
+    let mut divisor = 1_000_000_000;
+    let mut written = 0;
+    while divisor > 0 {
+        let digit = (number / divisor) % 10;
+        if digit != 0 || written > 0 || divisor == 1 {
+            if let Some(byte) = into.get_mut(written) {
+                *byte = b'0' + digit as u8;
+                written += 1;
+            }
+        }
+        divisor /= 10;
+    }
+}
+
+fn own_pid() -> libc::pid_t {
+    // SAFETY: getpid(2) cannot fail.
+    unsafe { libc::getpid() }
+}
+
+fn errno() -> c_int {
+    // SAFETY: errno is the parent's, which is suspended.
+    unsafe { *libc::__errno_location() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_not_padded() {
+        let digits = |number| {
+            let mut buffer = [0_u8; 12];
+            write_digits(&mut buffer, number);
+            CStr::from_bytes_until_nul(&buffer).map(|text| text.to_string_lossy().into_owned())
+        };
+        assert_eq!(digits(1).as_deref(), Ok("1"));
+        assert_eq!(digits(40).as_deref(), Ok("40"));
+        assert_eq!(digits(4_194_304).as_deref(), Ok("4194304"));
+    }
+
+    #[test]
+    fn commands_are_looked_for_like_execvp_does() {
+        let env = [c"PATH=/a::/b".to_owned()];
+        assert_eq!(files_to_try(c"x", &env), [c"/a/x".to_owned(), c"x".to_owned(), c"/b/x".to_owned()]);
+        assert_eq!(files_to_try(c"./x", &env), [c"./x".to_owned()]);
+        assert_eq!(files_to_try(c"x", &[]), [c"/bin/x".to_owned(), c"/usr/bin/x".to_owned()]);
+    }
+}
