@@ -21,8 +21,12 @@ pub(crate) fn snapshot(phase: Phase) -> Snapshot {
         Phase::Serving | Phase::LameDuck => 4,
         Phase::Draining | Phase::Killing | Phase::Exited => 0,
     };
-    let drain =
-        DrainView { trigger: "SIGTERM", elapsed_seconds: 1.5, lb_wait_seconds: 3.0, deadline_seconds: 29.0 };
+    let drain = DrainView {
+        trigger: "SIGTERM".to_owned(),
+        elapsed_seconds: 1.5,
+        lb_wait_seconds: 3.0,
+        deadline_seconds: 29.0,
+    };
     Snapshot {
         phase,
         ready: phase == Phase::Serving,

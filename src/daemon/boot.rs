@@ -39,11 +39,7 @@ impl Boot {
         let mut environment = Environment::inherited();
         let activated = activated(&environment)?;
         let listeners = listen(activated, &config.listen)?;
-        if let Some(name) = config.command.iter().find_map(|argument| unknown_socket(argument, &listeners)) {
-            if !listeners.is_empty() {
-                return Err(usage(format!("COMMAND asks for {{fd:{name}}}, and no --listen is named so")));
-            }
-        }
+        check_sockets_asked_for(&config, &listeners)?;
         let mut servers = Servers::default();
         serve_admin(&config, &mut servers)?;
         serve_control(&config, &mut servers)?;
@@ -53,6 +49,16 @@ impl Boot {
         }
         let launcher = Launcher::new(&config, environment, listeners, inherited);
         Ok(Self { engine: Engine::new(config, launcher), servers })
+    }
+}
+
+/// `{fd:NAME}` in COMMAND needs a socket of that name; without any socket it is nothing to us.
+fn check_sockets_asked_for(config: &Config, listeners: &[Listener]) -> Result<(), ExitStatus> {
+    match config.command.iter().find_map(|argument| unknown_socket(argument, listeners)) {
+        Some(name) if !listeners.is_empty() => {
+            Err(usage(format!("COMMAND asks for {{fd:{name}}}, and no --listen is named so")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -177,10 +183,10 @@ fn arrange_parentage(config: &Config, servers: &mut Servers) -> Result<(), ExitS
             });
         }
     }
-    if !process::is_init() {
-        if let Err(error) = process::become_subreaper() {
-            servers.missing.push(format!("orphans will not be seen: {error}"));
-        }
+    if !process::is_init()
+        && let Err(error) = process::become_subreaper()
+    {
+        servers.missing.push(format!("orphans will not be seen: {error}"));
     }
     Ok(())
 }

@@ -186,11 +186,11 @@ impl Engine {
     pub(super) fn tick(&mut self) {
         let now = self.clock.now();
         for (pid, child) in &mut self.children {
-            if let Child::Check(check) = child {
-                if check.kill_at.is_some_and(|at| at <= now) {
-                    check.kill_at = None;
-                    let _ = kill::send(*pid, Signal::KILL, Scope::Group, None);
-                }
+            if let Child::Check(check) = child
+                && check.kill_at.is_some_and(|at| at <= now)
+            {
+                check.kill_at = None;
+                let _ = kill::send(*pid, Signal::KILL, Scope::Group, None);
             }
         }
         self.remnants.retain(|group, kill_at| {
@@ -334,10 +334,6 @@ impl Engine {
 
     pub(super) fn ready_when(&self) -> &ReadyWhen {
         &self.ready_when
-    }
-
-    pub(super) fn socket_inodes(&self) -> Vec<u64> {
-        self.launcher.socket_inodes()
     }
 
     pub(super) fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {

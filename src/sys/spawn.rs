@@ -285,17 +285,16 @@ fn silence() {
 
 /// Decimal digits without padding, which some parsers would read as octal.
 fn write_digits(into: &mut [u8], number: libc::pid_t) {
-    let mut divisor = 1_000_000_000;
-    let mut written = 0;
-    while divisor > 0 {
-        let digit = (number / divisor) % 10;
-        if digit != 0 || written > 0 || divisor == 1 {
-            if let Some(byte) = into.get_mut(written) {
-                *byte = b'0' + digit as u8;
-                written += 1;
-            }
-        }
-        divisor /= 10;
+    let mut length = 1;
+    let mut rest = number / 10;
+    while rest > 0 {
+        length += 1;
+        rest /= 10;
+    }
+    let mut rest = number;
+    for byte in into.iter_mut().take(length).rev() {
+        *byte = b'0' + (rest % 10) as u8;
+        rest /= 10;
     }
 }
 
@@ -305,8 +304,8 @@ fn own_pid() -> libc::pid_t {
 }
 
 fn errno() -> c_int {
-    // SAFETY: errno is the parent's, which is suspended.
-    unsafe { *libc::__errno_location() }
+    // Not through the standard library's error type: here is no place for anything but system calls.
+    nix::errno::Errno::last_raw()
 }
 
 #[cfg(test)]

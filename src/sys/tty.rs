@@ -53,6 +53,6 @@ impl Terminal {
 
 /// Stop this process as the terminal would: the shell that started it takes over until it sends CONT.
 pub fn stop_self() {
-    // SAFETY: kill(2) touches no memory. STOP cannot be blocked; PID 1 is immune to it.
-    unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+    // SAFETY: raise(3) touches no memory. STOP cannot be blocked; PID 1 is immune to it.
+    unsafe { libc::raise(libc::SIGSTOP) };
 }
