@@ -1,5 +1,6 @@
 //! A small HTTP server that knows nothing of drainit: it serves the socket it has inherited as descriptor 3 and
 //! finishes on SIGTERM, as a server should. `/slow` takes 100 ms, everything else answers at once.
+#![allow(clippy::disallowed_methods, reason = "a program of its own, outside the architecture of drainit")]
 
 use std::net::TcpListener as StdListener;
 use std::os::fd::FromRawFd;

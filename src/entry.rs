@@ -4,12 +4,10 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 
-use crate::cli::{self, Ask, Cli, Probe, Stop};
-use crate::config::{Surroundings, resolve};
+use crate::cli::{self, Ask, Cli, Probe, Stop, Surroundings, resolve};
 use crate::core::types::code;
-use crate::sys::control::Endpoint;
 use crate::sys::signals::Inherited;
-use crate::sys::{descriptors, install, process, signals, stderr};
+use crate::sys::{control, descriptors, install, process, signals, stderr};
 use crate::{client, daemon};
 
 /// The whole program. `args` start with its name.
@@ -17,6 +15,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     // The very first act: PID 1 drops what is neither blocked nor handled.
     let inherited = signals::take_over();
     descriptors::plug_stdio();
+    // The standard hook prints a backtrace, and waits for whoever reads it.
+    std::panic::set_hook(Box::new(|panic| stderr::complain(&format!("a bug in drainit: {panic}"))));
     match cli::parse(args) {
         Ok(Cli { subcommand: Some(subcommand), .. }) => ask(subcommand, inherited),
         Ok(Cli { subcommand: None, run }) => {
@@ -50,7 +50,7 @@ fn ask(subcommand: Ask, inherited: Inherited) -> u8 {
         return install_to(&path);
     }
     let explicit = std::env::var("DRAINIT_CONTROL").ok();
-    let own = Endpoint::of_this_container(crate::core::types::Pid(1)).to_string();
+    let own = control::of_this_container(crate::core::types::Pid(1)).to_string();
     let endpoint = match client::find(explicit.as_deref(), Some(&own)) {
         Ok(endpoint) => endpoint,
         Err(error) => {

@@ -15,11 +15,7 @@ pub fn start(log: Log) {
     if log.level == LevelFilter::OFF {
         return;
     }
-    let builder = fmt()
-        .with_max_level(log.level)
-        .with_writer(Lines)
-        .with_target(false)
-        .with_ansi(stderr::is_terminal());
+    let builder = fmt().with_max_level(log.level).with_writer(Lines).with_target(false).with_ansi(false);
     // A second subscriber is refused; there is none.
     let _ = match log.format {
         LogFormat::Text => tracing::subscriber::set_global_default(builder.finish()),

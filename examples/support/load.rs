@@ -1,6 +1,8 @@
 //! A load generator that believes nothing: a new connection for each request, and every failure is kept with its
 //! time and its kind. Shared by the demo and the tests.
 
+#![allow(unreachable_pub, dead_code, reason = "shared by programs that need different parts of it")]
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -59,7 +61,8 @@ impl Load {
         let request = format!("GET {path} HTTP/1.1\r\nHost: load\r\nConnection: close\r\n\r\n");
         let clients = (0..clients)
             .map(|_| {
-                let (stop, answered, failed) = (Arc::clone(&stop), Arc::clone(&answered), Arc::clone(&failed));
+                let (stop, answered, failed) =
+                    (Arc::clone(&stop), Arc::clone(&answered), Arc::clone(&failed));
                 let request = request.clone();
                 thread::spawn(move || {
                     let mut report = Report::default();
@@ -98,7 +101,10 @@ impl Load {
     /// Finish the requests under way, and tell.
     pub fn stop(self) -> Report {
         self.stop.store(true, Ordering::Relaxed);
-        self.clients.into_iter().filter_map(|client| client.join().ok()).fold(Report::default(), Report::merge)
+        self.clients
+            .into_iter()
+            .filter_map(|client| client.join().ok())
+            .fold(Report::default(), Report::merge)
     }
 }
 
@@ -114,7 +120,11 @@ impl Report {
     pub fn summary(&self) -> String {
         let kinds = [Kind::Refused, Kind::Reset, Kind::Cut, Kind::Hang, Kind::Status];
         let count = |kind| self.failures.iter().filter(|failure| failure.kind == kind).count();
-        let failed: Vec<_> = kinds.iter().filter(|kind| count(**kind) > 0).map(|kind| format!("{:?} {}", kind, count(*kind))).collect();
+        let failed: Vec<_> = kinds
+            .iter()
+            .filter(|kind| count(**kind) > 0)
+            .map(|kind| format!("{:?} {}", kind, count(*kind)))
+            .collect();
         format!("{} answered, {} failed {}", self.answered, self.failures.len(), failed.join(", "))
     }
 }
@@ -147,6 +157,8 @@ fn ask(address: SocketAddr, request: &[u8]) -> Result<(), Kind> {
 fn is_whole(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(|n| n.trim().to_owned()));
+    let length = head.lines().find_map(|line| {
+        line.to_ascii_lowercase().strip_prefix("content-length:").map(|n| n.trim().to_owned())
+    });
     length.is_none_or(|length| length.parse() == Ok(body.len()))
 }

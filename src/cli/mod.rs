@@ -1,6 +1,9 @@
 //! The command line: exactly what was typed, no effects.
 
 mod help;
+mod resolve;
+
+pub use resolve::{Surroundings, resolve};
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,12 +12,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing::level_filters::LevelFilter;
 
+use crate::config::endpoint::Endpoint;
 use crate::config::values::{self, Listen, LogFormat, ReadyWhen, SignalRule, Timeout};
 use crate::config::{Admin, Control, duration};
 use crate::core::config::{Backoff, Count, LbWait, MaxCrashes, ReadinessOnDrain, Restart};
 use crate::core::signal::Signal;
 use crate::core::types::Scope;
-use crate::sys::control::Endpoint;
 
 /// PID 1 for containers: init, worker pool on shared sockets, drain and probes.
 #[derive(Debug, Parser)]
@@ -71,7 +74,7 @@ pub enum Probe {
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Worker processes
-    #[arg(long, env = "DRAINIT_WORKERS", value_name = "N", default_value = "1", value_parser = values::parse_workers, help_heading = "Pool")]
+    #[arg(long, env = "DRAINIT_WORKERS", allow_hyphen_values = true, value_name = "N", default_value = "1", value_parser = values::parse_workers, help_heading = "Pool")]
     pub workers: u32,
     /// A socket drainit owns: 8080, 0.0.0.0:8080, [::]:8080, unix:/run/app.sock (repeatable)
     #[arg(
@@ -86,13 +89,13 @@ pub struct RunArgs {
     #[arg(long, env = "DRAINIT_RESTART", value_name = "POLICY", value_parser = parse_restart, help_heading = "Pool", help = "When a worker exits by itself, start another: always, on-failure, never [default: never for one worker without --listen, else always]")]
     pub restart: Option<Restart>,
     /// Bounds of the random delay before a worker that keeps dying is started again
-    #[arg(long, env = "DRAINIT_BACKOFF", value_name = "MIN..MAX", default_value = "100ms..30s", value_parser = values::parse_backoff, help_heading = "Pool")]
+    #[arg(long, env = "DRAINIT_BACKOFF", allow_hyphen_values = true, value_name = "MIN..MAX", default_value = "100ms..30s", value_parser = values::parse_backoff, help_heading = "Pool")]
     pub backoff: Backoff,
     /// A worker that was ready for so long is replaced without delay
-    #[arg(long, env = "DRAINIT_MIN_UPTIME", value_name = "DUR", default_value = "10s", value_parser = duration::parse, help_heading = "Pool")]
+    #[arg(long, env = "DRAINIT_MIN_UPTIME", allow_hyphen_values = true, value_name = "DUR", default_value = "10s", value_parser = duration::parse, help_heading = "Pool")]
     pub min_uptime: Duration,
     /// More crashes than this with no worker ready end drainit with exit code 75; or off
-    #[arg(long, env = "DRAINIT_MAX_CRASHES", value_name = "N/WINDOW", default_value = "5/60s", value_parser = parse_max_crashes, help_heading = "Pool")]
+    #[arg(long, env = "DRAINIT_MAX_CRASHES", allow_hyphen_values = true, value_name = "N/WINDOW", default_value = "5/60s", value_parser = parse_max_crashes, help_heading = "Pool")]
     pub max_crashes: CrashLimit,
 
     /// When one worker counts as ready: listening, notify, started, tcp=:PORT, http=:PORT/PATH, exec=CMD
@@ -108,23 +111,24 @@ pub struct RunArgs {
     #[arg(
         long,
         env = "DRAINIT_READY_TIMEOUT",
+        allow_hyphen_values = true,
         value_name = "DUR",
         help_heading = "Readiness",
         help = "Then a worker that is not ready is failed; or off [default: 30s with --listen, else off]"
     )]
     pub ready_timeout: Option<Timeout>,
     /// Ready workers below which the pod is not ready
-    #[arg(long, env = "DRAINIT_MIN_READY", value_name = "N|N%", default_value = "1", value_parser = values::parse_count, help_heading = "Readiness")]
+    #[arg(long, env = "DRAINIT_MIN_READY", allow_hyphen_values = true, value_name = "N|N%", default_value = "1", value_parser = values::parse_count, help_heading = "Readiness")]
     pub min_ready: Count,
 
     /// The orchestrator's whole patience, terminationGracePeriodSeconds
-    #[arg(long, env = "DRAINIT_GRACE", value_name = "DUR", value_parser = duration::parse, help_heading = "Drain", help = "The orchestrator's whole patience, terminationGracePeriodSeconds [default: 30s in a pod, 10s elsewhere]")]
+    #[arg(long, env = "DRAINIT_GRACE", allow_hyphen_values = true, value_name = "DUR", value_parser = duration::parse, help_heading = "Drain", help = "The orchestrator's whole patience, terminationGracePeriodSeconds [default: 30s in a pod, 10s elsewhere]")]
     pub grace: Option<Duration>,
     /// Kept back from it, so that drainit exits before it is killed
-    #[arg(long, env = "DRAINIT_MARGIN", value_name = "DUR", default_value = "1s", value_parser = duration::parse, help_heading = "Drain")]
+    #[arg(long, env = "DRAINIT_MARGIN", allow_hyphen_values = true, value_name = "DUR", default_value = "1s", value_parser = duration::parse, help_heading = "Drain")]
     pub margin: Duration,
     /// How long to go on serving, unready, while load balancers let go
-    #[arg(long, env = "DRAINIT_LB_WAIT", value_name = "MIN..MAX", value_parser = values::parse_lb_wait, help_heading = "Drain", help = "How long to go on serving, unready, while load balancers let go [default: 3s..15s in a pod, 0 elsewhere]")]
+    #[arg(long, env = "DRAINIT_LB_WAIT", allow_hyphen_values = true, value_name = "MIN..MAX", value_parser = values::parse_lb_wait, help_heading = "Drain", help = "How long to go on serving, unready, while load balancers let go [default: 3s..15s in a pod, 0 elsewhere]")]
     pub lb_wait: Option<LbWait>,
     /// Whether /readyz fails during that wait: fail or keep
     #[arg(long, env = "DRAINIT_READINESS_ON_DRAIN", value_name = "POLICY", default_value = "fail", value_parser = parse_readiness, help_heading = "Drain")]
@@ -139,7 +143,7 @@ pub struct RunArgs {
     )]
     pub stop_signal: Signal,
     /// Cap on the workers' own finishing
-    #[arg(long, env = "DRAINIT_DRAIN_TIMEOUT", value_name = "DUR", value_parser = duration::parse, help_heading = "Drain", help = "Cap on the workers' own finishing [default: what is left of the grace period]")]
+    #[arg(long, env = "DRAINIT_DRAIN_TIMEOUT", allow_hyphen_values = true, value_name = "DUR", value_parser = duration::parse, help_heading = "Drain", help = "Cap on the workers' own finishing [default: what is left of the grace period]")]
     pub drain_timeout: Option<Duration>,
 
     /// What a signal does: forward, ignore, drain, scale-up, scale-down or another signal's name (repeatable)
@@ -155,13 +159,13 @@ pub struct RunArgs {
     #[arg(long, env = "DRAINIT_SIGNAL_SCOPE", value_name = "SCOPE", default_value = "leader", value_parser = parse_scope, help_heading = "Init")]
     pub signal_scope: Scope,
     /// Show an exit code as another, such as 143=0 (repeatable)
-    #[arg(long, env = "DRAINIT_REMAP_EXIT", value_name = "FROM=TO", value_delimiter = ',', value_parser = values::parse_remap, help_heading = "Init")]
+    #[arg(long, env = "DRAINIT_REMAP_EXIT", allow_hyphen_values = true, value_name = "FROM=TO", value_delimiter = ',', value_parser = values::parse_remap, help_heading = "Init")]
     pub remap_exit: Vec<(u8, u8)>,
     /// Get this signal when the parent of drainit dies
     #[arg(long, env = "DRAINIT_PARENT_DEATH", value_name = "SIG", help_heading = "Init")]
     pub parent_death: Option<Signal>,
     /// What outlives the last worker gets TERM, and after this KILL
-    #[arg(long, env = "DRAINIT_ORPHAN_GRACE", value_name = "DUR", default_value = "1s", value_parser = duration::parse, help_heading = "Init")]
+    #[arg(long, env = "DRAINIT_ORPHAN_GRACE", allow_hyphen_values = true, value_name = "DUR", default_value = "1s", value_parser = duration::parse, help_heading = "Init")]
     pub orphan_grace: Duration,
 
     /// Probes, metrics and status, read-only; or off

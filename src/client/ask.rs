@@ -15,7 +15,7 @@ use tokio::runtime::Builder;
 use tokio::time::{sleep, timeout};
 
 use super::endpoint::address;
-use crate::sys::control::Endpoint;
+use crate::config::endpoint::Endpoint;
 
 /// The status of a thousand workers is a fifth of it.
 const BODY_LIMIT: usize = 1024 * 1024;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::ask::ClientError;
-use crate::sys::control::{Endpoint, PREFIX};
+use crate::config::endpoint::{Endpoint, PREFIX};
 
 /// As tokio takes it: an abstract name starts with a NUL.
 pub(super) fn address(endpoint: &Endpoint) -> PathBuf {

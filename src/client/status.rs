@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::ask::{Answer, ask};
 use super::{DEADLINE, OK, complain, misunderstood, say};
-use crate::sys::control::Endpoint;
+use crate::config::endpoint::Endpoint;
 
 /// What is shown of it; whatever else there is, or is not, does no harm.
 #[derive(Debug, Default, Deserialize)]

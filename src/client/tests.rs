@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::*;
 use crate::admin::testing::{fixture, serve_loop, snapshot};
 use crate::admin::{control, serve_control};
+use crate::config::endpoint::Endpoint;
 use crate::core::snapshot::Phase;
-use crate::sys::control::Endpoint;
 
 /// Listens on an abstract socket, and runs `server` with it on another thread.
 #[expect(clippy::disallowed_methods, reason = "the client blocks, as the other process that it is")]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ask::{Answer, ClientError, ask};
 use super::{DEADLINE, NO, OK, complain, misunderstood, say};
-use crate::sys::control::Endpoint;
+use crate::config::endpoint::Endpoint;
 
 /// What a probe asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,16 +2,14 @@
 
 pub mod address;
 pub mod duration;
-mod resolve;
+pub mod endpoint;
 pub mod values;
 
 use std::ffi::OsString;
 
 use crate::core;
 use crate::core::signal::Signal;
-use crate::sys::control::Endpoint;
-
-pub use resolve::{Surroundings, resolve};
+use endpoint::Endpoint;
 
 /// Everything `drainit -- COMMAND` has to know.
 #[derive(Debug)]

@@ -8,14 +8,14 @@ use super::engine::Engine;
 use super::environment::{Environment, unknown_socket};
 use super::launcher::Launcher;
 use crate::config::address::Address;
+use crate::config::endpoint::Endpoint;
 use crate::config::values::Listen;
 use crate::config::{ADMIN_PORT, Admin, Config, Control};
 use crate::core::config::Kind;
 use crate::core::types::{ExitStatus, code};
-use crate::sys::control::Endpoint;
 use crate::sys::listen::{Listener, bind_tcp};
 use crate::sys::signals::Inherited;
-use crate::sys::{descriptors, process};
+use crate::sys::{control, descriptors, process};
 
 /// A daemon about to start its first worker.
 pub(super) struct Boot {
@@ -155,13 +155,13 @@ fn bind_admin(address: &Address) -> Result<TcpListener, String> {
 fn serve_control(config: &Config, servers: &mut Servers) -> Result<(), ExitStatus> {
     let (endpoint, explicit) = match &config.control {
         Control::Off => return Ok(()),
-        Control::OfThisContainer => (Endpoint::of_this_container(process::own_pid()), false),
+        Control::OfThisContainer => (control::of_this_container(process::own_pid()), false),
         Control::At(Endpoint::Path(path)) => {
             (Endpoint::Path(std::path::absolute(path).unwrap_or_else(|_| path.clone())), true)
         }
         Control::At(endpoint) => (endpoint.clone(), true),
     };
-    match endpoint.bind() {
+    match control::bind(&endpoint) {
         Ok(listener) => {
             servers.control = Some(listener);
             servers.control_path = Some(endpoint);

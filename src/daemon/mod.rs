@@ -40,29 +40,28 @@ pub fn run(config: Config, inherited: Inherited) -> u8 {
     if let Some(status) = engine.exit_status() {
         return refuse(&status.clone());
     }
-    process::leave_start_directory();
-    log::start(logging);
-    engine.log_is_up();
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let status = supervise(&mut engine, servers);
+    let supervised = catch_unwind(AssertUnwindSafe(|| {
+        process::leave_start_directory();
+        log::start(logging);
+        engine.log_is_up();
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        supervise(&mut engine, servers);
+    }));
+    let status = match (supervised, engine.exit_status()) {
+        (Ok(()), Some(status)) => status.clone(),
+        _ => failsafe::run(&engine.worker_pids(), engine.budget()),
+    };
     engine.restore_terminal();
     notices::tell_end(&status, engine.is_init_only());
     termination_log::write(&status.reason);
     status.code
 }
 
-fn supervise(engine: &mut Engine, servers: boot::Servers) -> ExitStatus {
-    let supervised = catch_unwind(AssertUnwindSafe(|| match reactor::run(engine, servers) {
-        Ok(()) => {}
-        Err(error) => {
-            // seccomp or RLIMIT_NOFILE; an init needs neither epoll nor a descriptor.
-            tracing::warn!(%error, "no event loop to be had: signals and workers only, no probes");
-            plain::run(engine);
-        }
-    }));
-    match (supervised, engine.exit_status()) {
-        (Ok(()), Some(status)) => status.clone(),
-        _ => failsafe::run(&engine.worker_pids(), engine.budget()),
+fn supervise(engine: &mut Engine, servers: boot::Servers) {
+    if let Err(error) = reactor::run(engine, servers) {
+        // seccomp or RLIMIT_NOFILE; an init needs neither epoll nor a descriptor.
+        tracing::warn!(%error, "no event loop to be had: signals and workers only, no probes");
+        plain::run(engine);
     }
 }
 

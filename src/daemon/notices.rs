@@ -1,5 +1,7 @@
 //! What the core tells, as log lines. An init keeps quiet about what goes as it should.
 
+use std::time::Duration;
+
 use crate::core::config::Kind;
 use crate::core::event::Notice;
 use crate::core::types::{ExitStatus, code};
@@ -22,44 +24,62 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
         Notice::WorkerStarted { slot, pid, generation } => {
             ordinary!(kind, slot, %pid, generation = generation.0, "worker started");
         }
-        Notice::WorkerReady { slot, pid, after } => ordinary!(kind, slot, %pid, ?after, "worker ready"),
+        Notice::WorkerReady { slot, pid, after } => {
+            ordinary!(kind, slot, %pid, after_seconds = seconds(after), "worker ready")
+        }
         Notice::WorkerExited { slot, pid, exit, uptime, expected: true } => {
-            ordinary!(kind, slot, %pid, ?uptime, "worker {exit}");
+            ordinary!(kind, slot, %pid, uptime_seconds = seconds(uptime), "worker {exit}");
         }
         Notice::WorkerExited { slot, pid, exit, uptime, expected: false } => match kind {
-            Kind::Pool => tracing::warn!(slot, %pid, ?uptime, "worker {exit} by itself"),
-            Kind::Single => tracing::debug!(slot, %pid, ?uptime, "worker {exit} by itself"),
+            Kind::Pool => {
+                tracing::warn!(slot, %pid, uptime_seconds = seconds(uptime), "worker {exit} by itself")
+            }
+            Kind::Single => {
+                tracing::debug!(slot, %pid, uptime_seconds = seconds(uptime), "worker {exit} by itself")
+            }
         },
         Notice::WorkerLate { slot, pid, after } => {
-            tracing::warn!(slot, %pid, ?after, "worker not ready in time (--ready-timeout)")
+            tracing::warn!(slot, %pid, after_seconds = seconds(after), "worker not ready in time (--ready-timeout)")
         }
         Notice::WorkerKilled { slot, pid, after } => {
-            tracing::warn!(slot, %pid, ?after, "worker killed: its time was up")
+            tracing::warn!(slot, %pid, after_seconds = seconds(after), "worker killed: its time was up")
         }
         Notice::WorkerReplaced { slot, delay, deaths } => {
-            ordinary!(kind, slot, ?delay, deaths, "worker will be replaced")
+            ordinary!(kind, slot, delay_seconds = seconds(delay), deaths, "worker will be replaced")
         }
         Notice::SpawnFailed { slot, failure, retry } => {
-            tracing::error!(slot, ?retry, reason = failure.reason(), "worker could not be started");
+            tracing::error!(
+                slot,
+                retry_seconds = retry.as_ref().map(seconds),
+                reason = failure.reason(),
+                "worker could not be started"
+            );
         }
         Notice::Scaled { from, to } => tracing::info!(from, to, "pool resized"),
         Notice::ScaleRefused { reason } => tracing::warn!(reason, "pool not resized"),
         Notice::SignalIgnored { signal } => tracing::info!(%signal, "signal ignored (--signal)"),
         Notice::DrainPlanned(plan) => tracing::info!(
-            trigger = %plan.trigger, grace = ?plan.grace, margin = ?plan.margin, spent = ?plan.spent,
-            lb_wait = ?plan.lb_wait, drain = ?plan.drain, "drain planned"
+            trigger = %plan.trigger, grace_seconds = seconds(&plan.grace), margin_seconds = seconds(&plan.margin), spent_seconds = seconds(&plan.spent),
+            lb_wait_seconds = seconds(&plan.lb_wait), drain_seconds = seconds(&plan.drain), "drain planned"
         ),
-        Notice::LbWaitOver { waited, why } => ordinary!(kind, ?waited, why, "load balancer wait over"),
+        Notice::LbWaitOver { waited, why } => {
+            ordinary!(kind, waited_seconds = seconds(waited), why, "load balancer wait over")
+        }
         Notice::Stopping { workers, signal, patience } => {
-            ordinary!(kind, workers, %signal, ?patience, "workers asked to stop");
+            ordinary!(kind, workers, %signal, patience_seconds = seconds(patience), "workers asked to stop");
         }
         Notice::BackToServing => tracing::warn!("no SIGTERM followed the preStop hook: back to serving"),
         Notice::BreakerOpen { crashes, window } => {
-            tracing::error!(crashes, ?window, "breaker open: workers keep crashing")
+            tracing::error!(crashes, window_seconds = seconds(window), "breaker open: workers keep crashing")
         }
         Notice::SweepKilled => tracing::warn!("processes outlived the workers and --orphan-grace: killed"),
         Notice::HardDeadline => tracing::error!("hard deadline: everything is killed"),
     }
+}
+
+/// To the millisecond: nobody reads more of a log.
+fn seconds(duration: &Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
 /// The last line.

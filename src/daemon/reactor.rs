@@ -15,9 +15,10 @@ use super::boot::Servers;
 use super::engine::Engine;
 use super::readiness::{self, Message};
 use crate::admin::{self, Facts, Request, Shared};
+use crate::config::endpoint::Endpoint;
 use crate::core::snapshot;
 use crate::core::types::WorkerId;
-use crate::sys::control::{Endpoint, may_control};
+use crate::sys::control::may_control;
 use crate::sys::signals::SignalFd;
 use crate::sys::{descriptors, pollable};
 

@@ -33,7 +33,7 @@ pub struct Inherited {
 #[derive(Clone, Copy, Debug)]
 pub struct Received {
     pub signal: Signal,
-    /// Sent by drainit itself: the SIGPIPE of a closed stderr, which nobody else should see.
+    /// The SIGPIPE of a stderr that is closed, which drainit has brought upon itself.
     pub own: bool,
     /// What sigqueue(3) sent along.
     pub value: Option<u64>,
@@ -151,6 +151,7 @@ pub fn wait(timeout: Option<Duration>) -> Option<Received> {
 
 fn received(number: i32, code: i32, pid: i32, value: u64) -> Option<Received> {
     let signal = Signal::new(number)?;
-    let own = code <= 0 && pid == std::process::id().cast_signed();
+    // Not so any other signal: one may be pending from whoever executed drainit in his own place.
+    let own = number == libc::SIGPIPE && pid == std::process::id().cast_signed();
     Some(Received { signal, own, value: (code == libc::SI_QUEUE).then_some(value) })
 }

@@ -225,6 +225,7 @@ fn exec(plan: &mut Plan<'_>) -> c_int {
         unsafe { libc::execve(file.as_ptr(), plan.argv.as_ptr(), plan.env.as_ptr()) };
         last = errno();
         match last {
+            libc::ENOEXEC if is_binary(file) => return plan.fail_with(EXEC, libc::ENOEXEC),
             libc::ENOEXEC => {
                 if let Some(entry) = plan.shell_argv.get_mut(1) {
                     *entry = file.as_ptr();
@@ -245,6 +246,18 @@ fn exec(plan: &mut Plan<'_>) -> c_int {
         (false, false) => last,
     };
     plan.fail_with(EXEC, errno)
+}
+
+/// Whether a shell would only stumble over it: a script has no NUL in its first bytes.
+fn is_binary(file: &CStr) -> bool {
+    let mut head = [0_u8; 64];
+    // SAFETY: a live, NUL-terminated string.
+    let fd = unsafe { libc::open(file.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    // SAFETY: the buffer is live and as long as is said.
+    let read = unsafe { libc::read(fd, head.as_mut_ptr().cast(), head.len()) };
+    // SAFETY: nobody else knows this descriptor; closing -1 is harmless.
+    unsafe { libc::close(fd) };
+    usize::try_from(read).is_ok_and(|read| head.iter().take(read).any(|byte| *byte == 0))
 }
 
 /// Put the sockets at 3, 4, …; first out of each other's way, then in place, without close-on-exec.

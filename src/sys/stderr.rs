@@ -32,7 +32,7 @@ pub fn write_line(line: &[u8]) {
 
 /// `drainit: text`, for errors before there is a log.
 pub fn complain(text: &str) {
-    let mut line = format!("drainit: {text}\n").into_bytes();
+    let mut line = format!("drainit: {}\n", text.replace('\n', " ")).into_bytes();
     truncate(&mut line);
     write_line(&line);
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::values::{LogFormat, ReadyWhen, SignalRule};
-use super::{Admin, Config, Control, Log};
-use crate::cli::RunArgs;
+use super::RunArgs;
+use crate::config::values::{Listen, LogFormat, ReadyWhen, SignalRule};
+use crate::config::{Admin, Config, Control, Log};
 use crate::core::config::{Config as CoreConfig, Kind, LbWait, Restart};
 use crate::core::signal::SignalTable;
 
@@ -92,7 +92,7 @@ fn signals(kind: Kind, rules: &[SignalRule]) -> SignalTable {
     table
 }
 
-fn check_names(listen: &[super::values::Listen]) -> Result<(), String> {
+fn check_names(listen: &[Listen]) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     match listen.iter().filter_map(|listen| listen.name.as_deref()).find(|name| !seen.insert(*name)) {
         Some(name) => Err(format!("--listen names two sockets '{name}'; takes a name once")),

@@ -1,0 +1,218 @@
+//! `make demo`: a pool of four, load on it, a worker killed, the pool resized, a drain; every request counted.
+//!
+//! Takes the path of the drainit to show as its argument. Exit code 0 only if nothing failed.
+#![allow(clippy::disallowed_methods, reason = "a program of its own, outside the architecture of drainit")]
+
+#[path = "support/load.rs"]
+mod load;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use load::{Kind, Load, Report};
+use serde_json::Value;
+
+const CLIENTS: usize = 8;
+const LB_LETS_GO_AFTER: Duration = Duration::from_millis(700);
+const PATIENCE: Duration = Duration::from_secs(15);
+
+fn main() -> ExitCode {
+    match Demo::start().and_then(Demo::run) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            println!("the demo could not be run: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Demo {
+    drainit: Child,
+    app: SocketAddr,
+    admin: SocketAddr,
+    control: String,
+    began: Instant,
+    /// The least number of ready workers seen while the pool was to serve.
+    least_ready: u64,
+}
+
+impl Demo {
+    fn start() -> Result<Self, String> {
+        let drainit = std::env::args().nth(1).ok_or("takes the path of drainit")?;
+        let server = std::env::current_exe().map_err(text)?.with_file_name("server");
+        let (app, admin) = (free_address()?, free_address()?);
+        let control = format!("@drainit/demo-{}", std::process::id());
+        let mut command = Command::new(&drainit);
+        command.args(["--workers", "4", "--listen", &app.to_string(), "--admin", &admin.to_string()]);
+        command
+            .args([
+                "--control",
+                &control,
+                "--grace",
+                "10s",
+                "--lb-wait",
+                "2s",
+                "--log-level",
+                "warn",
+                "--log-format",
+                "text",
+                "--",
+            ])
+            .arg(server);
+        println!("$ drainit --workers 4 --listen {app} --grace 10s --lb-wait 2s -- ./server\n");
+        let drainit = command.stdin(Stdio::null()).spawn().map_err(|error| format!("{drainit}: {error}"))?;
+        let began = Instant::now();
+        Ok(Self { drainit, app, admin, control, began, least_ready: u64::MAX })
+    }
+
+    fn run(mut self) -> Result<bool, String> {
+        self.wait_until("4 workers ready", |status| status["ready_workers"] == 4)?;
+        let load = Load::start(self.app, "/", CLIENTS, Duration::ZERO);
+        self.watch(&load, Duration::from_millis(1500), "8 clients, a new connection for each request")?;
+
+        let victim = self.status()?["workers"][1]["pid"].as_i64().ok_or("no worker 1")?;
+        let killed_at = Instant::now();
+        run(Command::new("kill").args(["-9", &victim.to_string()]))?;
+        self.watch(&load, Duration::from_millis(1500), &format!("kill -9 {victim}"))?;
+
+        for workers in ["6", "2", "4"] {
+            self.scale(workers)?;
+            self.watch(&load, Duration::from_millis(1000), &format!("drainit scale {workers}"))?;
+        }
+
+        run(Command::new("kill").args(["-TERM", &self.drainit.id().to_string()]))?;
+        let stopped_at = Instant::now();
+        self.least_ready = self.least_ready.min(self.status()?["ready_workers"].as_u64().unwrap_or(0));
+        self.line(&load, "SIGTERM: unready, still serving")?;
+        self.wait_until("readyz 503", |status| status["phase"] != "serving")?;
+        while stopped_at.elapsed() < LB_LETS_GO_AFTER {
+            self.line(&load, "the load balancer still sends")?;
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        let report = load.stop();
+        println!("  {:>5.1}s  the load balancer has let go", self.began.elapsed().as_secs_f64());
+        let code = self.drainit.wait().map_err(text)?.code();
+        let took = stopped_at.elapsed();
+        println!(
+            "  {:>5.1}s  exited with code {}, {:.1} s after SIGTERM\n",
+            self.began.elapsed().as_secs_f64(),
+            shown(code),
+            took.as_secs_f64()
+        );
+        Ok(self.judge(&report, killed_at, code, took))
+    }
+
+    /// What a sceptic wants to know.
+    fn judge(&self, report: &Report, killed_at: Instant, code: Option<i32>, took: Duration) -> bool {
+        let in_flight = |failure: &&load::Failure| {
+            matches!(failure.kind, Kind::Cut | Kind::Reset)
+                && failure.at >= killed_at
+                && failure.at.duration_since(killed_at) < Duration::from_millis(500)
+        };
+        let cut = report.failures.iter().filter(in_flight).count();
+        let failed = report.failures.len() - cut;
+        let checks = [
+            (failed == 0, format!("{} requests answered, {failed} failed", report.answered)),
+            (
+                cut <= CLIENTS,
+                format!(
+                    "{cut} requests were in flight in the worker that kill -9 hit; nobody can save those"
+                ),
+            ),
+            (
+                self.least_ready >= 1,
+                format!("never fewer than {} workers ready while serving", self.least_ready),
+            ),
+            (
+                code == Some(0),
+                format!("drained with exit code {} in {:.1} s of 9.0 s", shown(code), took.as_secs_f64()),
+            ),
+            (report.answered > 1000, format!("slowest answer {:?}", report.slowest)),
+        ];
+        for (good, what) in &checks {
+            println!("  {} {what}", if *good { "ok  " } else { "FAIL" });
+        }
+        checks.iter().all(|(good, _)| *good)
+    }
+
+    fn watch(&mut self, load: &Load, time: Duration, what: &str) -> Result<(), String> {
+        let until = Instant::now() + time;
+        let mut what = what;
+        while Instant::now() < until {
+            self.line(load, what)?;
+            what = "";
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, load: &Load, what: &str) -> Result<(), String> {
+        let status = self.status()?;
+        let (phase, ready) =
+            (status["phase"].as_str().unwrap_or("?"), status["ready_workers"].as_u64().unwrap_or(0));
+        if phase == "serving" {
+            self.least_ready = self.least_ready.min(ready);
+        }
+        let bar = "█".repeat(usize::try_from(ready).unwrap_or(0));
+        let at = self.began.elapsed().as_secs_f64();
+        println!(
+            "  {at:>5.1}s  {phase:<9} {bar:<6} {ready} ready  {:>7} answered {:>3} failed  {what}",
+            load.answered(),
+            load.failed()
+        );
+        Ok(())
+    }
+
+    fn wait_until(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Result<(), String> {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if self.status().is_ok_and(|status| condition(&status)) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err(format!("waited {PATIENCE:?} for: {what}"))
+    }
+
+    fn status(&self) -> Result<Value, String> {
+        let mut stream = TcpStream::connect_timeout(&self.admin, PATIENCE).map_err(text)?;
+        stream.write_all(b"GET /status HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n").map_err(text)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map_err(text)?;
+        let body = answer.split_once("\r\n\r\n").ok_or("no answer from /status")?.1;
+        serde_json::from_str(body).map_err(text)
+    }
+
+    fn scale(&self, workers: &str) -> Result<(), String> {
+        let drainit = std::env::args().nth(1).ok_or("takes the path of drainit")?;
+        let mut command = Command::new(drainit);
+        run(command.args(["scale", workers]).env("DRAINIT_CONTROL", &self.control).stdout(Stdio::null()))
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.drainit.kill();
+        let _ = self.drainit.wait();
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let status = command.status().map_err(|error| format!("{command:?}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}")) }
+}
+
+fn shown(code: Option<i32>) -> String {
+    code.map_or("none".to_owned(), |code| code.to_string())
+}
+
+fn free_address() -> Result<SocketAddr, String> {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(text)
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
