@@ -248,7 +248,7 @@ fn exec(plan: &mut Plan<'_>) -> c_int {
     plan.fail_with(EXEC, errno)
 }
 
-/// Whether a shell would only stumble over it: a script has no NUL in its first bytes.
+/// Whether a shell would only stumble over it: a script is no ELF file, and has no NUL in its first bytes.
 fn is_binary(file: &CStr) -> bool {
     let mut head = [0_u8; 64];
     // SAFETY: a live, NUL-terminated string.
@@ -257,7 +257,8 @@ fn is_binary(file: &CStr) -> bool {
     let read = unsafe { libc::read(fd, head.as_mut_ptr().cast(), head.len()) };
     // SAFETY: nobody else knows this descriptor; closing -1 is harmless.
     unsafe { libc::close(fd) };
-    usize::try_from(read).is_ok_and(|read| head.iter().take(read).any(|byte| *byte == 0))
+    let head = usize::try_from(read).ok().and_then(|read| head.get(..read)).unwrap_or_default();
+    head.starts_with(b"\x7fELF") || head.contains(&0)
 }
 
 /// Put the sockets at 3, 4, …; first out of each other's way, then in place, without close-on-exec.
