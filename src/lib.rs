@@ -1,11 +1,66 @@
-//! drainit: PID 1 of a container, as a library with one caller.
+//! drainit is PID 1 of a container. This page is its architecture; the README is for its users.
+//!
+//! # The shape
+//!
+//! ```text
+//!            argv, environment
+//!                   │
+//!                ┌──▼──┐   resolved once    ┌────────┐
+//!                │ cli │ ─────────────────► │ config │
+//!                └──┬──┘                    └────────┘
+//!   run a pool      │        ask a running one
+//!        ┌──────────┴───────────────┐
+//!    ┌───▼────┐                 ┌───▼────┐
+//!    │ daemon │  the one loop   │ client │ ──── control socket ───┐
+//!    └─┬──┬─┬─┘                 └────────┘                        │
+//!      │  │ └── snapshots, requests ──► ┌───────┐ ◄───────────────┘
+//!      │  │                             │ admin │ ◄── probes, metrics
+//!      │  └── actions ──► ┌─────┐       └───┬───┘
+//!      │      ◄── events  │ sys │           │ reads
+//!      │                  └─────┘           │
+//!      └── events ──► ┌──────┐ ◄────────────┘
+//!          ◄─ actions │ core │
+//!                     └──────┘
+//! ```
+//!
+//! - [`core`] decides. It is a state machine without clock, I/O or async: events in, actions out, time as an
+//!   argument. What drainit promises about order and time is an invariant of it, checked over thousands of random
+//!   histories (`tests/simulation.rs`).
+//! - [`sys`] touches the kernel: one mechanism a file, and the only unsafe code (`main` excepted, whose name the C
+//!   runtime wants). It reports and decides nothing.
+//! - [`daemon`] performs: the one loop, on one thread, which turns what happened into events and actions into system
+//!   calls. Nothing else waits.
+//! - [`admin`] answers probes from a snapshot that the loop publishes, and never holds it up.
+//! - [`client`] is the other end of the control socket: the subcommands.
+//! - [`cli`] and [`config`] turn what was typed into what is meant, before anything is started.
+//!
+//! Arrows point inward: cli → daemon → {sys, admin} → core. `tests/architecture.rs` fails where one does not.
+//!
+//! # Two eras
+//!
+//! While booting, everything may be refused: one clear line, a documented exit code, nothing half-started. From the
+//! first worker on nothing ends the process by accident. No error leaves the loop; a panic falls back to an init
+//! that forwards, reaps and ends in time; the log is written only where that cannot block.
+//!
+//! # One reaper, one thread
+//!
+//! Only this process reaps, and a dead worker is looked at before it is reaped, so no signal reaches a pid or a group
+//! that has become somebody else's. With one thread, starting a process needs no ceremony: the child borrows our
+//! memory until it executes its command ([`sys::spawn`]), which costs no descriptor and no copy, and gives the error
+//! back by itself.
+//!
+//! # Signals
+//!
+//! All of them are blocked from the first instruction on and read one by one from a descriptor ([`sys::signals`]):
+//! PID 1 loses what is neither blocked nor handled, and only a queue keeps real-time signals in number and order.
+
 pub mod admin;
 pub mod cli;
 pub mod client;
 pub mod config;
 pub mod core;
 pub mod daemon;
-pub mod entry;
+mod entry;
 pub mod log;
 pub mod sys;
 

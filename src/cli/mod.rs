@@ -76,11 +76,11 @@ pub struct RunArgs {
     /// Worker processes
     #[arg(long, env = "DRAINIT_WORKERS", allow_hyphen_values = true, value_name = "N", default_value = "1", value_parser = values::parse_workers, help_heading = "Pool")]
     pub workers: u32,
-    /// A socket drainit owns: 8080, 0.0.0.0:8080, [::]:8080, unix:/run/app.sock (repeatable)
     #[arg(
         long,
         env = "DRAINIT_LISTEN",
         value_name = "[NAME=]ADDR",
+        help = "A socket drainit owns: 8080, 0.0.0.0:8080, [::]:8080, unix:/run/app.sock (repeatable)",
         value_delimiter = ',',
         help_heading = "Pool"
     )]
