@@ -50,7 +50,7 @@ fn ask(subcommand: Ask, inherited: Inherited) -> u8 {
         return install_to(&path);
     }
     let explicit = std::env::var("DRAINIT_CONTROL").ok();
-    let own = control::of_this_container(crate::core::types::Pid(1)).to_string();
+    let own = control::of_this_container().to_string();
     let endpoint = match client::find(explicit.as_deref(), Some(&own)) {
         Ok(endpoint) => endpoint,
         Err(error) => {

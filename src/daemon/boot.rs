@@ -153,23 +153,40 @@ fn bind_admin(address: &Address) -> Result<TcpListener, String> {
 }
 
 fn serve_control(config: &Config, servers: &mut Servers) -> Result<(), ExitStatus> {
-    let (endpoint, explicit) = match &config.control {
+    let bound = match &config.control {
         Control::Off => return Ok(()),
-        Control::OfThisContainer => (control::of_this_container(process::own_pid()), false),
-        Control::At(Endpoint::Path(path)) => {
-            (Endpoint::Path(std::path::absolute(path).unwrap_or_else(|_| path.clone())), true)
+        Control::At(endpoint) => {
+            let endpoint = match endpoint {
+                Endpoint::Path(path) => {
+                    Endpoint::Path(std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+                }
+                Endpoint::Abstract(_) => endpoint.clone(),
+            };
+            let refused = |error| unavailable(format!("--control {endpoint}: {error}"));
+            (control::bind(&endpoint).map_err(refused)?, endpoint)
         }
-        Control::At(endpoint) => (endpoint.clone(), true),
+        Control::OfThisContainer => match bind_own_name() {
+            Ok(bound) => bound,
+            Err(reason) => {
+                servers.missing.push(reason);
+                return Ok(());
+            }
+        },
     };
-    match control::bind(&endpoint) {
-        Ok(listener) => {
-            servers.control = Some(listener);
-            servers.control_path = Some(endpoint);
-        }
-        Err(error) if explicit => return Err(unavailable(format!("--control {endpoint}: {error}"))),
-        Err(error) => servers.missing.push(format!("no control socket at {endpoint}: {error}")),
-    }
+    servers.control = Some(bound.0);
+    servers.control_path = Some(bound.1);
     Ok(())
+}
+
+/// The container's name for what is its main process (PID 1, unless the pod shares its PID namespace), the pid's for
+/// whoever else runs there.
+fn bind_own_name() -> Result<(UnixListener, Endpoint), String> {
+    let pid = process::own_pid();
+    let by_pid = control::of_process(pid);
+    let own =
+        if process::is_init() || crate::in_pod() { control::of_this_container() } else { by_pid.clone() };
+    let bind = |endpoint: Endpoint| control::bind(&endpoint).map(|listener| (listener, endpoint));
+    bind(own).or_else(|_| bind(by_pid)).map_err(|error| format!("no control socket: {error}"))
 }
 
 fn arrange_parentage(config: &Config, servers: &mut Servers) -> Result<(), ExitStatus> {

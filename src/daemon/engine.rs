@@ -27,6 +27,9 @@ use crate::sys::reap::{self, Change, Children};
 use crate::sys::signals::Received;
 use crate::sys::{kill, orphans, stderr};
 
+/// The dead that are reaped in one turn.
+const REAPED_AT_ONCE: usize = 256;
+
 /// An exec check that takes longer has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -134,15 +137,16 @@ impl Engine {
         }
     }
 
-    /// Reap whoever is dead. Called at every turn: a SIGCHLD that coalesced costs latency, never a zombie.
-    pub(super) fn reap(&mut self) {
-        let mut reaped = false;
-        while let Children::Changed(change) = reap::look(self.job_control.is_active()) {
+    /// Reap whoever is dead. Called at every turn: a SIGCHLD that coalesced costs latency, never a zombie. Says
+    /// whether there may be more: a fork bomb's dead must not keep signals and deadlines waiting.
+    pub(super) fn reap(&mut self) -> bool {
+        let mut reaped = 0;
+        while reaped < REAPED_AT_ONCE
+            && let Children::Changed(change) = reap::look(self.job_control.is_active())
+        {
+            reaped += 1;
             match change {
-                Change::Exited(pid) => {
-                    self.bury(pid);
-                    reaped = true;
-                }
+                Change::Exited(pid) => self.bury(pid),
                 Change::Stopped(pid, by) => {
                     if matches!(self.children.get(&pid), Some(Child::Worker(_))) {
                         self.job_control.on_stopped(pid, by);
@@ -150,12 +154,13 @@ impl Engine {
                 }
             }
         }
-        if reaped && self.exit.is_none() {
+        if reaped > 0 && self.exit.is_none() {
             self.remnants.retain(|group, _| kill::group_exists(*group));
             if let Some(signal) = self.sweeping {
                 self.check_sweep(signal);
             }
         }
+        reaped == REAPED_AT_ONCE
     }
 
     fn bury(&mut self, pid: Pid) {

@@ -18,7 +18,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(super) fn run(engine: &mut Engine) {
     let mut starting: Vec<Newcomer> = Vec::new();
     loop {
-        engine.reap();
+        let more = engine.reap();
         engine.tick();
         starting.append(&mut engine.newcomers);
         starting.retain(|newcomer| !settled(engine, newcomer));
@@ -30,7 +30,8 @@ pub(super) fn run(engine: &mut Engine) {
         let now = engine.clock().now();
         let until_tick = engine.next_tick().map(|at| at.since(now));
         let until_look = (!starting.is_empty()).then_some(LOOK_EVERY);
-        let timeout = [until_tick, until_look].into_iter().flatten().min();
+        let at_once = more.then_some(Duration::ZERO);
+        let timeout = [until_tick, until_look, at_once].into_iter().flatten().min();
         if let Some(signal) = signals::wait(timeout) {
             engine.take_signals(&[signal]);
         }

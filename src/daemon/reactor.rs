@@ -71,7 +71,7 @@ impl<'a> Reactor<'a> {
         let mut received = Vec::new();
         let mut timer = std::pin::pin!(sleep_until(Instant::now()));
         loop {
-            self.engine.reap();
+            let more = self.engine.reap();
             self.engine.tick();
             self.update_watchers();
             self.engine.publish_changes();
@@ -98,6 +98,7 @@ impl<'a> Reactor<'a> {
                 Some(message) = self.messages.recv() => self.take_message(message),
                 Some(request) = self.requests.recv() => self.engine.take_request(request),
                 () = timer.as_mut(), if due.is_some() => {}
+                () = yield_now(), if more => {}
             }
         }
         self.finish().await;

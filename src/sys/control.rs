@@ -14,12 +14,16 @@ use crate::core::types::Pid;
 
 /// The name for the drainit of this container. Abstract names belong to the network namespace, which the
 /// containers of a pod share; the mount namespace tells them apart, and a process started by `exec` in the
-/// container shares it. Elsewhere several may run side by side: by pid.
-pub fn of_this_container(pid: Pid) -> Endpoint {
+/// container shares it.
+pub fn of_this_container() -> Endpoint {
     let name = process::namespace("mnt")
-        .filter(|_| pid == Pid(1))
-        .map_or_else(|| format!("{PREFIX}pid-{pid}"), |inode| format!("{PREFIX}mnt-{inode}"));
+        .map_or_else(|| format!("{PREFIX}pid-1"), |inode| format!("{PREFIX}mnt-{inode}"));
     Endpoint::Abstract(name)
+}
+
+/// The name where several may run side by side.
+pub fn of_process(pid: Pid) -> Endpoint {
+    Endpoint::Abstract(format!("{PREFIX}pid-{pid}"))
 }
 
 /// Listen there. A path left over by somebody who is gone is replaced; it is for its owner alone.
