@@ -11,7 +11,7 @@ endif
 export CARGO_BUILD_TARGET = $(HOST)
 export CARGO_TARGET_DIR = $(abspath $(TARGET_DIR))
 
-.PHONY: help build demo test bench deps clean dist/drainit
+.PHONY: help build demo test bench image deps clean dist/drainit
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -44,4 +44,27 @@ deps: ## what all of these need, by apt
 clean:
 	rm -rf dist $(TARGET_DIR)
 
-include image.mk
+# `make image`: drainit alone in an image.
+
+CONTAINER_ENGINE ?= $(firstword $(foreach engine,podman docker,$(shell command -v $(engine))))
+IMAGE ?= drainit:dev
+# A stage of the Dockerfile. host: dist/drainit as it is; source: compiled in a Rust image, which has to be pulled.
+IMAGE_SOURCE ?= host
+IMAGE_VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+IMAGE_REVISION ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+
+podman = $(filter podman,$(notdir $(CONTAINER_ENGINE)))
+# crun, podman's default, refuses to start a RUN where the cgroup hierarchy is hybrid.
+needs_runc = $(and $(podman),$(filter-out host,$(IMAGE_SOURCE)),$(wildcard /sys/fs/cgroup/unified))
+# buildah 1.28 takes a label from its cache, whatever the build argument in it says now.
+image_options = $(if $(podman),--layers=false) $(if $(needs_runc),--runtime=runc)
+
+image: $(if $(filter host,$(IMAGE_SOURCE)),build) ## drainit:dev, an image that holds the binary and nothing else
+	@[ -n '$(CONTAINER_ENGINE)' ] || { \
+	  echo 'make image: neither podman nor docker is here; on Debian: apt-get install podman runc' >&2; exit 1; }
+	@[ '$(IMAGE_SOURCE)' != host ] || [ -x dist/drainit ] || { \
+	  echo 'make image: no dist/drainit, which `make build` should have left' >&2; exit 1; }
+	@[ -z '$(needs_runc)' ] || command -v runc >/dev/null || { \
+	  echo 'make image: the cgroups of this host are hybrid, which crun refuses: apt-get install runc' >&2; exit 1; }
+	$(CONTAINER_ENGINE) build $(image_options) --target $(IMAGE_SOURCE) --tag $(IMAGE) \
+	  --build-arg VERSION=$(IMAGE_VERSION) --build-arg REVISION=$(IMAGE_REVISION) .

@@ -40,8 +40,8 @@ pub(super) struct Stopping {
     pub(super) span: Span,
     /// A worker's time was up: the phase is `killing`.
     pub(super) killing: bool,
-    /// Everything has been killed; what is waited for is the kernel.
-    pub(super) past_hard: bool,
+    /// Everything has been killed at the hard deadline; the kernel gets until then.
+    pub(super) exit_by: Option<Time>,
     pub(super) verdict: Verdict,
 }
 
@@ -133,8 +133,7 @@ impl Life {
         match self {
             Self::Running | Self::Exited => None,
             Self::LameDuck(duck) => Some(duck.return_at.unwrap_or_else(|| duck.span.lb_wait_ends())),
-            Self::Stopping(stopping) if stopping.past_hard => Some(stopping.span.exit_by()),
-            Self::Stopping(stopping) => Some(stopping.span.hard),
+            Self::Stopping(stopping) => Some(stopping.exit_by.unwrap_or(stopping.span.hard)),
             Self::Sweeping(sweeping) => Some(sweeping.kill_at.unwrap_or(sweeping.exit_by)),
         }
     }

@@ -35,6 +35,8 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Death {
     pub(super) slot: SlotIndex,
+    /// The slot is not its own any more: the pool was made smaller since, and larger again perhaps.
+    pub(super) retired: bool,
     /// We asked for it, and not for a failure.
     pub(super) asked: bool,
     pub(super) late: bool,
@@ -167,7 +169,7 @@ impl Pool {
             return None;
         }
         let worker = self.workers.remove(&id)?;
-        self.vacate(worker.slot, id);
+        let retired = !self.vacate(worker.slot, id);
         let asked = worker.was_asked_to_stop();
         let healthy =
             !worker.late && worker.ready_for(ctx.now).is_some_and(|ready| ready >= ctx.config.min_uptime);
@@ -179,13 +181,13 @@ impl Pool {
             uptime,
             expected: asked,
         });
-        Some(Death { slot: worker.slot, asked, late: worker.late, healthy, exit })
+        Some(Death { slot: worker.slot, retired, asked, late: worker.late, healthy, exit })
     }
 
-    fn vacate(&mut self, index: SlotIndex, id: WorkerId) {
-        if let Some(slot) = self.slots.get_mut(index as usize).filter(|slot| slot.occupant == Some(id)) {
-            slot.occupant = None;
-        }
+    /// Says whether the slot was its own.
+    fn vacate(&mut self, index: SlotIndex, id: WorkerId) -> bool {
+        let slot = self.slots.get_mut(index as usize).filter(|slot| slot.occupant == Some(id));
+        slot.map(|slot| slot.occupant = None).is_some()
     }
 
     /// Have an empty slot filled again: at once after a healthy life, else with back-off.

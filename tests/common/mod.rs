@@ -8,19 +8,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod launch;
+mod not_run;
 mod process;
 mod pty;
 mod subject;
 mod wait;
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use launch::{Exit, Launch, Outcome, Running};
+pub use not_run::cannot_run;
 pub use process::{Process, bit};
 pub use pty::Pty;
 pub use subject::{Scope, Subject};
@@ -39,17 +40,6 @@ pub fn nested() -> Launch {
 /// A worker that catches and logs all signals, says when it is ready and ends with `end`.
 pub fn signal_log(end: &str) -> [String; 3] {
     ["watch".into(), "say=ready".into(), format!("log={end}")]
-}
-
-/// For a test that this host cannot carry out. It is counted, not passed over in silence.
-pub fn cannot_run(why: &str) {
-    let test = std::thread::current().name().unwrap_or("?").to_owned();
-    let line = format!("NOT RUN: {test}: {why}\n");
-    eprint!("{line}");
-    if let Some(path) = std::env::var_os("DRAINIT_NOT_RUN") {
-        let mut file = OpenOptions::new().create(true).append(true).open(path).expect("DRAINIT_NOT_RUN");
-        file.write_all(line.as_bytes()).expect("DRAINIT_NOT_RUN");
-    }
 }
 
 pub fn is_root() -> bool {

@@ -1,0 +1,105 @@
+//! What the workers bring: spawns that fail, deaths, crashes that are too many.
+
+use std::time::Duration;
+
+use super::Supervisor;
+use crate::core::config::Restart;
+use crate::core::drain::{Life, Verdict};
+use crate::core::event::{Notice, SpawnFailure, Trigger};
+use crate::core::pool::{Death, FailedSpawn};
+use crate::core::snapshot::BreakerState;
+use crate::core::types::{ExitStatus, SlotIndex, WorkerId, code};
+
+impl Supervisor {
+    pub(super) fn on_spawn_failed(&mut self, worker: WorkerId, failure: SpawnFailure) {
+        let Some(failed) = self.pool.on_spawn_failed(worker, failure, &mut self.ctx) else { return };
+        if !self.launched {
+            self.refuse_to_start(&failed);
+            return;
+        }
+        if failed.asked || self.is_ending() {
+            return;
+        }
+        let FailedSpawn { slot, failure, .. } = failed;
+        // A refusal of the system passes; that the command is gone is a crash like any other.
+        let crashed = !matches!(failure, SpawnFailure::System(_));
+        let retry = self.pool.replace(slot, false, &mut self.ctx);
+        let reason = failure.reason().to_owned();
+        self.ctx.tell(Notice::SpawnFailed { slot, failure, retry });
+        if crashed {
+            self.record_crash(slot, &reason);
+        }
+    }
+
+    /// The very first start failed: nothing has been started, and drainit says why and ends.
+    pub(super) fn refuse_to_start(&mut self, failed: &FailedSpawn) {
+        let code = match failed.failure {
+            SpawnFailure::NotFound(_) => code::NOT_FOUND,
+            SpawnFailure::CannotExecute(_) => code::CANNOT_EXECUTE,
+            SpawnFailure::System(_) => code::OS,
+        };
+        self.ctx.recall_spawns();
+        self.exit(ExitStatus { code, reason: failed.failure.reason().to_owned() });
+    }
+
+    pub(super) fn on_death(&mut self, death: &Death) {
+        if self.is_ending() {
+            self.endings.add(death);
+            return;
+        }
+        if death.asked {
+            return;
+        }
+        let failed = death.late || !death.exit.is_success();
+        let replaced = match self.ctx.config.restart {
+            Restart::Always => true,
+            Restart::OnFailure => failed,
+            Restart::Never => false,
+        };
+        if !replaced {
+            self.endings.add(death);
+            return;
+        }
+        if !death.retired
+            && let Some(delay) = self.pool.replace(death.slot, death.healthy, &mut self.ctx)
+        {
+            let counter = match (death.late, failed) {
+                (true, _) => &mut self.ctx.counters.restarts_late,
+                (false, true) => &mut self.ctx.counters.restarts_crash,
+                (false, false) => &mut self.ctx.counters.restarts_exit,
+            };
+            *counter += 1;
+            let deaths = self.pool.deaths(death.slot);
+            self.ctx.tell(Notice::WorkerReplaced { slot: death.slot, delay, deaths });
+        }
+        if !death.healthy {
+            let what = if death.late { "was not ready in time".to_owned() } else { death.exit.to_string() };
+            self.record_crash(death.slot, &what);
+        }
+    }
+
+    /// One more crash; where they are too many and nobody serves, the orchestrator's own back-off takes over.
+    pub(super) fn record_crash(&mut self, slot: SlotIndex, what: &str) {
+        let now = self.ctx.now;
+        let before = self.breaker.state(now);
+        self.breaker.record(now);
+        let (BreakerState::Open, Some(limit)) = (self.breaker.state(now), self.breaker.limit()) else {
+            return;
+        };
+        if before == BreakerState::Closed {
+            self.ctx.tell(Notice::BreakerOpen { crashes: limit.count + 1, window: limit.window });
+        }
+        if self.pool.ready() == 0 && matches!(self.life, Life::Running) {
+            let reason = format!(
+                "workers keep crashing: more than {} in {:?}; the last in slot {slot} {what}",
+                limit.count, limit.window
+            );
+            let span = self.plan(Trigger::CrashLoop, Duration::ZERO);
+            self.stop(span, self.ctx.config.stop_signal, Verdict::CrashLoop(reason));
+        }
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.life, Life::Stopping(_) | Life::Sweeping(_) | Life::Exited)
+    }
+}

@@ -1,0 +1,216 @@
+//! The supervisor: routes each event to the part it concerns, then does whatever time has made due.
+
+mod deaths;
+mod requests;
+mod shutdown;
+mod status;
+
+use super::breaker::Breaker;
+use super::config::{Config, ReadinessOnDrain};
+use super::context::Context;
+use super::drain::{Life, Stopping};
+use super::event::{Action, Command, Event, Notice, RequestId};
+use super::pool::Pool;
+use super::snapshot::{Phase, Snapshot};
+use super::time::Time;
+use status::Endings;
+
+/// The state of everything.
+#[derive(Debug)]
+pub struct Supervisor {
+    ctx: Context,
+    life: Life,
+    /// Enough workers have been ready once.
+    started: bool,
+    /// A worker has executed its command once: from here on nothing ends drainit by accident.
+    launched: bool,
+    pool: Pool,
+    breaker: Breaker,
+    /// preStop hooks that wait for the end of the LB wait.
+    hooks: Vec<RequestId>,
+    endings: Endings,
+    told_phase: Phase,
+    revision: u64,
+}
+
+impl Supervisor {
+    /// Nothing happens before [`Event::Start`].
+    pub fn new(config: Config) -> Self {
+        Self {
+            life: Life::Running,
+            started: false,
+            launched: false,
+            pool: Pool::new(config.workers, Time::ZERO),
+            breaker: Breaker::new(config.max_crashes),
+            hooks: Vec::new(),
+            endings: Endings::default(),
+            told_phase: Phase::Starting,
+            revision: 0,
+            ctx: Context::new(config),
+        }
+    }
+
+    /// Take in what happened. Time never runs backwards here, whatever the caller's clock does.
+    pub fn handle(&mut self, now: Time, event: Event) {
+        self.ctx.now = self.ctx.now.max(now);
+        if matches!(self.life, Life::Exited) {
+            return;
+        }
+        // What happens from that moment on finds the pool serving, however late this call is.
+        if matches!(&self.life, Life::LameDuck(duck) if duck.return_at.is_some_and(|at| at <= self.ctx.now)) {
+            self.return_to_serving();
+        }
+        match event {
+            Event::Start | Event::Tick => {}
+            Event::Signal { signal, value } => self.on_signal(signal, value),
+            Event::Spawned { worker, pid } => {
+                self.launched = true;
+                self.pool.on_spawned(worker, pid, &mut self.ctx);
+            }
+            Event::SpawnFailed { worker, failure } => self.on_spawn_failed(worker, failure),
+            Event::Ready { worker } => self.pool.on_ready(worker, &mut self.ctx),
+            Event::Exited { worker, exit } => {
+                if let Some(death) = self.pool.on_exited(worker, exit, &mut self.ctx) {
+                    self.on_death(&death);
+                }
+            }
+            Event::Descendants { left } => self.on_descendants(left),
+            Event::Command { command: Command::PreStop, request } => self.on_prestop(request),
+            Event::Command { command: Command::Scale(workers), request } => {
+                let outcome = self.scale(workers);
+                self.ctx.act(Action::Reply { request, outcome });
+            }
+        }
+        self.advance();
+        self.revision += 1;
+    }
+
+    /// What the driver has to do next.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.ctx.next_action()
+    }
+
+    /// When the driver has to come back with a `Tick`, if nothing happens before.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        [self.life.next_deadline(), self.pool_deadline()].into_iter().flatten().min()
+    }
+
+    /// Counts the events taken in; unchanged means that a snapshot would show nothing new.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The rules it was made with.
+    pub fn config(&self) -> &Config {
+        &self.ctx.config
+    }
+
+    /// Everything there is to see. Ages in it are as of `now`.
+    pub fn snapshot(&self, now: Time) -> Snapshot {
+        let now = now.max(self.ctx.now);
+        Snapshot {
+            phase: self.phase(),
+            ready: self.is_ready(),
+            started: self.started,
+            generation: self.pool.generation(),
+            breaker: self.breaker.state(now),
+            uptime_seconds: now.since_start().as_secs_f64(),
+            desired: self.pool.desired(),
+            ready_workers: self.pool.ready(),
+            min_ready: self.min_ready(),
+            workers: self.pool.views(now),
+            drain: self.life.drain_view(now),
+            counters: self.ctx.counters.clone(),
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        self.life.phase(self.started)
+    }
+
+    fn min_ready(&self) -> u32 {
+        self.ctx.config.min_ready.of(self.pool.desired())
+    }
+
+    /// Derived, never stored: ready means started, enough workers, and no drain (or one that keeps readiness).
+    fn is_ready(&self) -> bool {
+        let phase_allows = match self.phase() {
+            Phase::Serving => true,
+            Phase::LameDuck => self.started && self.ctx.config.readiness_on_drain == ReadinessOnDrain::Keep,
+            Phase::Starting | Phase::Draining | Phase::Killing | Phase::Exited => false,
+        };
+        phase_allows && self.pool.ready() >= self.min_ready()
+    }
+
+    /// Deadlines of workers and slots; in the sweep there are none left.
+    fn pool_deadline(&self) -> Option<Time> {
+        match self.life {
+            Life::Running | Life::LameDuck(_) | Life::Stopping(_) => self.pool.next_deadline(),
+            Life::Sweeping(_) | Life::Exited => None,
+        }
+    }
+}
+
+/// What time brings.
+impl Supervisor {
+    /// Do everything that is due, until nothing is: a clock that was asleep makes much due at once.
+    fn advance(&mut self) {
+        loop {
+            self.advance_once();
+            if self.poll_timeout().is_none_or(|due| due > self.ctx.now) {
+                break;
+            }
+        }
+        self.tell_phase();
+    }
+
+    fn advance_once(&mut self) {
+        if !self.started && self.pool.ready() >= self.min_ready() && matches!(self.life, Life::Running) {
+            self.started = true;
+        }
+        self.advance_life();
+        // Exit is the last action of all.
+        if matches!(self.life, Life::Exited) {
+            return;
+        }
+        let killed = self.pool.fire(&mut self.ctx);
+        match &mut self.life {
+            Life::Running | Life::LameDuck(_) => self.pool.fill(&mut self.ctx),
+            Life::Stopping(stopping) => stopping.killing |= killed,
+            Life::Sweeping(_) | Life::Exited => {}
+        }
+        self.sweep_if_gone();
+    }
+
+    fn advance_life(&mut self) {
+        let now = self.ctx.now;
+        match &self.life {
+            Life::LameDuck(duck) if duck.return_at.is_none() && duck.span.lb_wait_ends() <= now => {
+                self.end_lb_wait("its time is up");
+            }
+            Life::Stopping(Stopping { exit_by: Some(at), .. }) if *at <= now => {
+                let status = self.stopped_status();
+                self.exit(status);
+            }
+            Life::Stopping(Stopping { exit_by: None, span, .. })
+                if span.hard <= now && !self.pool.is_empty() =>
+            {
+                self.pass_hard_deadline();
+            }
+            Life::Sweeping(sweeping) if sweeping.kill_at.is_some_and(|at| at <= now) => self.sweep_harder(),
+            Life::Sweeping(sweeping) if sweeping.exit_by <= now => {
+                let status = sweeping.status.clone();
+                self.exit(status);
+            }
+            Life::Running | Life::LameDuck(_) | Life::Stopping(_) | Life::Sweeping(_) | Life::Exited => {}
+        }
+    }
+
+    fn tell_phase(&mut self) {
+        let phase = self.phase();
+        if phase != self.told_phase {
+            self.ctx.tell(Notice::PhaseChanged { from: self.told_phase, to: phase });
+            self.told_phase = phase;
+        }
+    }
+}

@@ -1,0 +1,578 @@
+//! Single histories of the core, told as given, when and then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use drainit::core::Supervisor;
+use drainit::core::config::{Backoff, Config, Count, Kind, LbWait, MaxCrashes, ReadinessOnDrain, Restart};
+use drainit::core::event::{Action, Command, Event, Outcome, RequestId, SpawnFailure};
+use drainit::core::signal::{Signal, SignalTable};
+use drainit::core::snapshot::Phase;
+use drainit::core::time::Time;
+use drainit::core::types::{Exit, Pid, Scope, WorkerId};
+
+const BY_TERM: Exit = Exit::Signal(Signal::TERM);
+
+/// A pool in a pod: 30 s of grace, 10 s for the load balancers.
+fn pool(workers: u32) -> Config {
+    Config {
+        kind: Kind::Pool,
+        workers,
+        restart: Restart::Always,
+        backoff: Backoff { min: Duration::from_millis(100), max: Duration::from_secs(30) },
+        min_uptime: Duration::from_secs(10),
+        max_crashes: Some(MaxCrashes { count: 5, window: Duration::from_secs(60) }),
+        ready_timeout: Some(Duration::from_secs(30)),
+        min_ready: Count::Workers(1),
+        grace: Duration::from_secs(30),
+        margin: Duration::from_secs(1),
+        lb_wait: LbWait { min: Duration::from_secs(3), max: Duration::from_secs(10) },
+        readiness_on_drain: ReadinessOnDrain::Fail,
+        drain_timeout: None,
+        orphan_grace: Duration::from_secs(1),
+        stop_signal: Signal::TERM,
+        signal_scope: Scope::Leader,
+        signals: SignalTable::pool(),
+        remap_exit: BTreeMap::new(),
+        seed: 1,
+    }
+}
+
+/// One worker as under tini, in a container outside of a pod.
+fn single() -> Config {
+    let none = LbWait { min: Duration::ZERO, max: Duration::ZERO };
+    Config {
+        kind: Kind::Single,
+        restart: Restart::Never,
+        ready_timeout: None,
+        grace: Duration::from_secs(10),
+        lb_wait: none,
+        signals: SignalTable::single(),
+        ..pool(1)
+    }
+}
+
+fn not_found() -> SpawnFailure {
+    SpawnFailure::NotFound("no such file".to_owned())
+}
+
+fn cannot_execute() -> SpawnFailure {
+    SpawnFailure::CannotExecute("permission denied".to_owned())
+}
+
+fn refused() -> SpawnFailure {
+    SpawnFailure::System("no process left".to_owned())
+}
+
+/// The core and the time; worker n has pid 100 + n.
+struct Story {
+    core: Supervisor,
+    now: Time,
+    actions: Vec<Action>,
+    running: BTreeSet<u64>,
+}
+
+impl Story {
+    /// Nothing has been answered yet.
+    fn start(config: Config) -> Self {
+        let core = Supervisor::new(config);
+        let mut story = Self { core, now: Time::ZERO, actions: Vec::new(), running: BTreeSet::new() };
+        story.tell(Event::Start);
+        story
+    }
+
+    /// Every worker is ready at 0 s.
+    fn serving(config: Config) -> Self {
+        let workers = u64::from(config.workers);
+        let mut story = Self::start(config);
+        (1..=workers).for_each(|worker| story.comes_up(worker));
+        assert_eq!(story.phase(), Phase::Serving);
+        story
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.core.handle(self.now, event);
+        self.actions.clear();
+        while let Some(action) = self.core.poll_action() {
+            self.actions.push(action);
+        }
+    }
+
+    /// Lets the time pass until then; what the core did at its last deadline remains to be seen.
+    fn at(&mut self, seconds: f64) -> &mut Self {
+        let until = Time::at(Duration::from_secs_f64(seconds));
+        self.actions.clear();
+        while let Some(due) = self.core.poll_timeout().filter(|due| *due <= until) {
+            self.now = due;
+            self.tell(Event::Tick);
+        }
+        self.now = until;
+        self
+    }
+
+    /// The process was suspended: nothing is heard before then.
+    fn sleeps_until(&mut self, seconds: u64) -> &mut Self {
+        self.now = Time::at(Duration::from_secs(seconds));
+        self
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        self.tell(Event::Signal { signal, value: None });
+    }
+
+    fn prestop(&mut self, request: u64) {
+        self.tell(Event::Command { command: Command::PreStop, request: RequestId(request) });
+    }
+
+    fn scale(&mut self, workers: u32) {
+        self.tell(Event::Command { command: Command::Scale(workers), request: RequestId(99) });
+    }
+
+    fn spawned(&mut self, worker: u64) {
+        self.running.insert(worker);
+        self.tell(Event::Spawned { worker: WorkerId(worker), pid: Pid(100 + worker as i32) });
+    }
+
+    fn spawn_fails(&mut self, worker: u64, failure: SpawnFailure) {
+        self.tell(Event::SpawnFailed { worker: WorkerId(worker), failure });
+    }
+
+    fn ready(&mut self, worker: u64) {
+        self.tell(Event::Ready { worker: WorkerId(worker) });
+    }
+
+    fn comes_up(&mut self, worker: u64) {
+        self.spawned(worker);
+        self.ready(worker);
+    }
+
+    fn exits(&mut self, worker: u64, exit: Exit) {
+        self.running.remove(&worker);
+        self.tell(Event::Exited { worker: WorkerId(worker), exit });
+    }
+
+    fn nothing_is_left(&mut self) {
+        self.tell(Event::Descendants { left: false });
+    }
+
+    fn phase(&self) -> Phase {
+        self.core.snapshot(self.now).phase
+    }
+
+    fn is_ready(&self) -> bool {
+        self.core.snapshot(self.now).ready
+    }
+
+    /// Whom the last step sent that signal.
+    fn sent(&self, wanted: Signal) -> Vec<i32> {
+        let pids = self.actions.iter().filter_map(|action| match action {
+            Action::Kill { pid, signal, .. } if *signal == wanted => Some(pid.0),
+            _ => None,
+        });
+        pids.collect()
+    }
+
+    fn swept(&self) -> Option<Signal> {
+        self.actions.iter().find_map(|action| match action {
+            Action::Sweep { signal } => Some(*signal),
+            _ => None,
+        })
+    }
+
+    /// The slots that the last step spawned into.
+    fn spawns(&self) -> Vec<u32> {
+        let slots = self.actions.iter().filter_map(|action| match action {
+            Action::Spawn { slot, .. } => Some(*slot),
+            _ => None,
+        });
+        slots.collect()
+    }
+
+    fn replied(&self, to: u64) -> Option<&Outcome> {
+        self.actions.iter().find_map(|action| match action {
+            Action::Reply { request, outcome } if request.0 == to => Some(outcome),
+            _ => None,
+        })
+    }
+
+    fn exit_code(&self) -> Option<u8> {
+        self.actions.iter().find_map(|action| match action {
+            Action::Exit(status) => Some(status.code),
+            _ => None,
+        })
+    }
+
+    /// Everybody left ends so, and nothing outlives them.
+    fn drains_with(&mut self, exit: Exit) -> Option<u8> {
+        for worker in self.running.clone() {
+            self.exits(worker, exit);
+        }
+        self.nothing_is_left();
+        self.exit_code()
+    }
+}
+
+#[test]
+fn the_pool_serves_once_enough_workers_are_ready() {
+    let mut story = Story::start(Config { min_ready: Count::Percent(60), ..pool(3) });
+    assert_eq!(story.spawns(), [0, 1, 2]);
+    story.comes_up(1);
+    assert_eq!((story.phase(), story.is_ready()), (Phase::Starting, false));
+    story.comes_up(2);
+    assert_eq!((story.phase(), story.is_ready()), (Phase::Serving, true));
+}
+
+#[test]
+fn sigterm_waits_for_the_load_balancers_then_stops_the_workers() {
+    let mut story = Story::serving(pool(2));
+    story.at(100.0).signal(Signal::TERM);
+    assert_eq!((story.phase(), story.is_ready()), (Phase::LameDuck, false));
+    assert!(story.sent(Signal::TERM).is_empty());
+
+    story.at(109.9);
+    assert_eq!(story.phase(), Phase::LameDuck);
+
+    story.at(110.0);
+    assert_eq!(story.phase(), Phase::Draining);
+    assert_eq!(story.sent(Signal::TERM), [101, 102]);
+    assert_eq!(story.drains_with(BY_TERM), Some(0));
+}
+
+#[test]
+fn readiness_is_kept_in_lame_duck_where_that_is_asked_for() {
+    let mut story = Story::serving(Config { readiness_on_drain: ReadinessOnDrain::Keep, ..pool(1) });
+    story.signal(Signal::TERM);
+    assert_eq!((story.phase(), story.is_ready()), (Phase::LameDuck, true));
+    story.at(10.0);
+    assert_eq!((story.phase(), story.is_ready()), (Phase::Draining, false));
+}
+
+#[test]
+fn a_second_term_ends_the_wait_and_a_third_is_passed_on() {
+    let mut story = Story::serving(pool(2));
+    story.at(100.0).signal(Signal::TERM);
+    story.at(101.0).signal(Signal::TERM);
+    assert_eq!(story.sent(Signal::TERM), [101, 102]);
+    story.at(102.0).signal(Signal::TERM);
+    assert_eq!(story.sent(Signal::TERM), [101, 102]);
+}
+
+#[test]
+fn int_skips_the_wait_and_is_the_stop_signal() {
+    let mut story = Story::serving(pool(2));
+    story.signal(Signal::INT);
+    assert_eq!(story.phase(), Phase::Draining);
+    assert_eq!(story.sent(Signal::INT), [101, 102]);
+    assert!(story.sent(Signal::TERM).is_empty());
+}
+
+#[test]
+fn prestop_then_term_counts_one_budget() {
+    let mut story = Story::serving(pool(1));
+    story.at(100.0).prestop(1);
+    assert_eq!((story.phase(), story.is_ready()), (Phase::LameDuck, false));
+    assert_eq!(story.replied(1), None);
+
+    story.at(110.0);
+    assert!(matches!(story.replied(1), Some(Outcome::Done(_))));
+    assert!(story.sent(Signal::TERM).is_empty());
+
+    story.at(112.0).signal(Signal::TERM);
+    assert_eq!(story.sent(Signal::TERM), [101]);
+    story.at(128.9);
+    assert!(story.sent(Signal::KILL).is_empty());
+    story.at(129.0);
+    assert_eq!(story.sent(Signal::KILL), [101]);
+}
+
+#[test]
+fn term_while_the_hook_waits_ends_the_wait() {
+    let mut story = Story::serving(pool(1));
+    story.prestop(1);
+    story.at(2.0).signal(Signal::TERM);
+    assert_eq!(story.sent(Signal::TERM), [101]);
+    assert!(story.replied(1).is_some());
+}
+
+#[test]
+fn prestop_without_term_returns_to_serving_and_forgets_the_deadline() {
+    let mut story = Story::serving(pool(1));
+    story.prestop(1);
+    story.at(19.9);
+    assert_eq!(story.phase(), Phase::LameDuck);
+    story.at(20.0);
+    assert_eq!((story.phase(), story.is_ready()), (Phase::Serving, true));
+
+    story.at(28.0).signal(Signal::TERM);
+    story.at(38.0);
+    assert_eq!(story.sent(Signal::TERM), [101]);
+    story.at(56.9);
+    assert!(story.sent(Signal::KILL).is_empty());
+    story.at(57.0);
+    assert_eq!(story.sent(Signal::KILL), [101]);
+}
+
+/// It was not started when the hook came, and nothing else happens when the hook is forgotten.
+#[test]
+fn workers_that_came_up_in_lame_duck_serve_after_the_return() {
+    let mut story = Story::start(pool(1));
+    story.prestop(1);
+    story.at(5.0).comes_up(1);
+    story.at(20.0);
+    assert_eq!((story.phase(), story.is_ready()), (Phase::Serving, true));
+}
+
+#[test]
+fn a_term_long_after_a_forgotten_hook_gets_the_whole_budget() {
+    let mut story = Story::serving(pool(1));
+    story.prestop(1);
+    story.at(10.0);
+    story.sleeps_until(3_600).signal(Signal::TERM);
+    assert_eq!(story.phase(), Phase::LameDuck);
+    assert!(story.sent(Signal::KILL).is_empty());
+}
+
+#[test]
+fn a_crash_is_healed_at_once_then_with_backoff() {
+    let mut story = Story::serving(pool(2));
+    story.at(1.0).exits(1, Exit::Code(1));
+    assert_eq!(story.spawns(), [0]);
+
+    story.comes_up(3);
+    story.at(2.0).exits(3, Exit::Code(1));
+    assert!(story.spawns().is_empty());
+    story.at(2.1);
+    assert_eq!(story.spawns(), [0]);
+
+    story.comes_up(4);
+    story.at(20.0).exits(4, Exit::Code(1));
+    assert_eq!(story.spawns(), [0], "it was healthy");
+}
+
+#[test]
+fn a_crash_loop_ends_with_75() {
+    let mut story = Story::start(pool(1));
+    for worker in 1..=6 {
+        assert_eq!(story.phase(), Phase::Starting);
+        story.spawned(worker);
+        story.exits(worker, Exit::Code(1));
+        if worker < 6 && story.spawns().is_empty() {
+            let due = story.core.poll_timeout().unwrap().since_start();
+            story.at(due.as_secs_f64());
+        }
+    }
+    assert_eq!((story.phase(), story.spawns()), (Phase::Draining, vec![]));
+    story.nothing_is_left();
+    assert_eq!(story.exit_code(), Some(75));
+}
+
+#[test]
+fn crashes_end_nothing_while_somebody_serves() {
+    let mut story = Story::serving(Config {
+        max_crashes: Some(MaxCrashes { count: 0, window: Duration::from_secs(60) }),
+        ..pool(2)
+    });
+    story.exits(1, Exit::Code(1));
+    assert_eq!((story.phase(), story.spawns()), (Phase::Serving, vec![0]));
+}
+
+#[test]
+fn a_worker_that_dies_in_lame_duck_is_replaced_in_draining_it_is_not() {
+    let mut story = Story::serving(pool(2));
+    story.signal(Signal::TERM);
+    story.at(1.0).exits(1, Exit::Code(1));
+    assert_eq!(story.spawns(), [0]);
+    story.comes_up(3);
+    story.at(10.0);
+    assert_eq!(story.sent(Signal::TERM), [102, 103]);
+    story.exits(2, Exit::Code(1));
+    assert!(story.spawns().is_empty());
+}
+
+#[test]
+fn a_stuck_worker_is_killed_at_the_deadline_and_the_code_is_124() {
+    let mut story = Story::serving(pool(2));
+    story.signal(Signal::TERM);
+    story.at(11.0).exits(2, BY_TERM);
+    story.at(28.9);
+    assert_eq!(story.phase(), Phase::Draining);
+    story.at(29.0);
+    assert_eq!((story.phase(), story.sent(Signal::KILL)), (Phase::Killing, vec![101]));
+    assert_eq!(story.drains_with(Exit::Signal(Signal::KILL)), Some(124));
+}
+
+#[test]
+fn whom_not_even_kill_ends_is_left_behind() {
+    let mut story = Story::serving(pool(1));
+    story.signal(Signal::TERM);
+    story.at(29.0);
+    assert_eq!((story.sent(Signal::KILL), story.exit_code()), (vec![101], None));
+    story.at(29.1);
+    assert_eq!(story.exit_code(), Some(124));
+}
+
+/// Nobody had to be killed: the last one went in the very last moment.
+#[test]
+fn a_worker_that_exits_at_the_hard_deadline_was_in_time() {
+    let mut story = Story::serving(pool(1));
+    story.signal(Signal::TERM);
+    story.at(28.999);
+    story.now = Time::at(Duration::from_secs(29));
+    assert_eq!(story.drains_with(BY_TERM), Some(0));
+}
+
+#[test]
+fn a_clock_that_jumps_over_the_hard_deadline_still_kills_first() {
+    let mut story = Story::serving(pool(1));
+    story.signal(Signal::TERM);
+    story.at(12.0);
+    story.sleeps_until(3_600).tell(Event::Tick);
+    assert_eq!((story.sent(Signal::KILL), story.exit_code()), (vec![101], None));
+    story.at(3_600.1);
+    assert_eq!(story.exit_code(), Some(124));
+}
+
+#[test]
+fn a_term_after_the_budget_of_the_hook_kills_and_does_not_just_exit() {
+    let mut story = Story::serving(Config { grace: Duration::from_secs(5), ..pool(1) });
+    story.prestop(1);
+    story.at(10.0).signal(Signal::TERM);
+    assert_eq!((story.sent(Signal::KILL), story.exit_code()), (vec![101], None));
+    story.at(10.1);
+    assert_eq!(story.exit_code(), Some(124));
+}
+
+#[test]
+fn the_first_spawn_not_found_is_127() {
+    for (failure, code) in [not_found(), cannot_execute(), refused()].into_iter().zip([127, 126, 71]) {
+        let mut story = Story::start(pool(2));
+        story.spawn_fails(1, failure);
+        assert_eq!(story.exit_code(), Some(code));
+    }
+}
+
+#[test]
+fn nobody_else_is_started_when_the_first_start_failed() {
+    let mut core = Supervisor::new(pool(3));
+    core.handle(Time::ZERO, Event::Start);
+    assert!(matches!(core.poll_action(), Some(Action::Spawn { worker: WorkerId(1), .. })));
+    core.handle(Time::ZERO, Event::SpawnFailed { worker: WorkerId(1), failure: not_found() });
+    let rest = || core.poll_action();
+    assert!(std::iter::from_fn(rest).all(|action| !matches!(action, Action::Spawn { .. })));
+}
+
+#[test]
+fn fork_refused_later_is_retried() {
+    let mut story = Story::serving(pool(2));
+    story.at(20.0).exits(1, Exit::Code(1));
+    story.spawn_fails(3, refused());
+    assert_eq!((story.phase(), story.spawns()), (Phase::Serving, vec![0]));
+    story.spawn_fails(4, refused());
+    assert!(story.spawns().is_empty());
+    story.at(20.1);
+    assert_eq!(story.spawns(), [0]);
+}
+
+#[test]
+fn a_late_worker_is_failed_and_replaced() {
+    let mut story = Story::serving(pool(2));
+    story.at(20.0).exits(1, Exit::Code(0));
+    story.spawned(3);
+    story.at(49.9);
+    assert!(story.sent(Signal::TERM).is_empty());
+    story.at(50.0);
+    assert_eq!(story.sent(Signal::TERM), [103]);
+    story.exits(3, BY_TERM);
+    assert_eq!(story.core.snapshot(story.now).counters.restarts_late, 1);
+}
+
+#[test]
+fn scaling_down_retires_the_highest_slots() {
+    let mut story = Story::serving(pool(3));
+    story.scale(1);
+    assert_eq!(story.sent(Signal::TERM), [102, 103]);
+    story.exits(2, BY_TERM);
+    assert_eq!((story.phase(), story.spawns()), (Phase::Serving, vec![]));
+    story.signal(Signal::TTOU);
+    assert_eq!((story.sent(Signal::TERM), story.core.snapshot(story.now).desired), (vec![], 1));
+    story.signal(Signal::TTIN);
+    assert_eq!(story.spawns(), [1]);
+}
+
+/// Slot 1 was taken away and given back while its late worker took its time to die.
+#[test]
+fn a_retired_worker_does_not_touch_the_slot_that_was_its_own() {
+    let mut story = Story::serving(Config { restart: Restart::OnFailure, ..pool(1) });
+    story.scale(2);
+    story.spawned(2);
+    story.at(30.0);
+    assert_eq!(story.sent(Signal::TERM), [102], "it is late");
+    story.scale(1);
+    story.scale(2);
+    story.comes_up(3);
+    story.exits(3, Exit::Code(0));
+    story.exits(2, BY_TERM);
+    assert!(story.spawns().is_empty(), "the slot has finished");
+}
+
+#[test]
+fn one_worker_under_never_gives_its_code() {
+    let mut story = Story::serving(single());
+    story.at(5.0).exits(1, Exit::Code(3));
+    story.nothing_is_left();
+    assert_eq!(story.exit_code(), Some(3));
+
+    let mut story = Story::serving(Config { remap_exit: BTreeMap::from([(143, 0)]), ..single() });
+    story.signal(Signal::TERM);
+    assert_eq!(story.drains_with(BY_TERM), Some(0));
+}
+
+#[test]
+fn a_pool_under_never_gives_its_first_failure() {
+    for workers in [1, 2] {
+        let mut story = Story::serving(Config { restart: Restart::Never, ..pool(workers) });
+        if workers == 1 {
+            story.scale(2);
+            story.comes_up(2);
+        }
+        story.exits(2, Exit::Code(5));
+        story.exits(1, Exit::Code(0));
+        story.nothing_is_left();
+        assert_eq!(story.exit_code(), Some(5), "it began with {workers}");
+    }
+}
+
+#[test]
+fn every_signal_is_forwarded_once_and_with_its_value() {
+    let mut story = Story::serving(pool(2));
+    story.scale(3);
+    story.tell(Event::Signal { signal: Signal::RTMIN, value: Some(7) });
+    let values = story.actions.iter().map(|action| match action {
+        Action::Kill { pid, signal: Signal::RTMIN, value, .. } => Some((pid.0, *value)),
+        _ => None,
+    });
+    // The third one has not been forked yet.
+    assert_eq!(values.collect::<Vec<_>>(), [Some((101, Some(7))), Some((102, Some(7)))]);
+}
+
+#[test]
+fn what_outlives_the_workers_gets_term_and_then_kill() {
+    let mut story = Story::serving(single());
+    story.exits(1, Exit::Code(0));
+    assert_eq!(story.swept(), Some(Signal::TERM));
+    story.at(1.0);
+    assert_eq!((story.swept(), story.phase()), (Some(Signal::KILL), Phase::Killing));
+    story.at(2.0);
+    assert_eq!(story.exit_code(), Some(0), "orphans change no code");
+}
+
+#[test]
+fn a_term_in_the_sweep_sets_a_deadline() {
+    let mut story = Story::serving(Config { orphan_grace: Duration::from_secs(60), ..single() });
+    story.exits(1, Exit::Code(0));
+    story.at(5.0).signal(Signal::TERM);
+    story.at(14.0);
+    assert_eq!(story.swept(), Some(Signal::KILL));
+    story.at(14.1);
+    assert_eq!(story.exit_code(), Some(0));
+}

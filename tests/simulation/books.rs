@@ -1,0 +1,450 @@
+//! The books: what DESIGN.md makes of the events so far, kept without a look inside the core.
+//!
+//! They follow the events and hold the actions against them; the invariants read them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use drainit::core::config::{Config, Kind, MAX_WORKERS, Restart};
+use drainit::core::event::{Action, Command, Event, RequestId, SpawnFailure};
+use drainit::core::signal::{Disposition, Signal};
+use drainit::core::snapshot::Phase;
+use drainit::core::time::Time;
+use drainit::core::types::{Exit, ExitStatus, Pid, Scope, SlotIndex, WorkerId, code};
+
+use super::records::{Ending, Purpose, Record, Sent, Slot, Stage, Step, Sweep, ThisStep, Vacancy};
+
+/// DESIGN §6: then the hook was advice.
+const PRESTOP_RETURN: Duration = Duration::from_secs(10);
+
+/// The state of everything, as it has to be.
+pub(crate) struct Books {
+    pub(crate) config: Config,
+    pub(crate) now: Time,
+    pub(crate) stage: Stage,
+    pub(crate) desired: u32,
+    pub(crate) slots: Vec<Slot>,
+    /// Nobody who has been reaped.
+    pub(crate) workers: BTreeMap<WorkerId, Record>,
+    pub(crate) last_worker: WorkerId,
+    pub(crate) launched: bool,
+    /// The code of a failed first start.
+    pub(crate) refused: Option<u8>,
+    /// The first of preStop and drain signal.
+    pub(crate) budget_from: Option<Time>,
+    /// A drain signal, or the crash loop: there is no way back.
+    pub(crate) committed: Option<Time>,
+    pub(crate) lame_since: Option<Time>,
+    /// When the last hook returned.
+    pub(crate) hook_over: Option<Time>,
+    pub(crate) crash_loop: bool,
+    pub(crate) ending: Option<Ending>,
+    pub(crate) sweep: Option<Sweep>,
+    /// Everything there was has been sent KILL.
+    pub(crate) kill_swept: bool,
+    /// A worker's time was up in the drain.
+    pub(crate) overdue_in_drain: bool,
+    pub(crate) requests: BTreeMap<RequestId, Command>,
+    pub(crate) jumped: Duration,
+    pub(crate) exit: Option<ExitStatus>,
+    pub(crate) jitter: Vec<f64>,
+    crashes: Vec<Time>,
+    first_failure: Option<u8>,
+    pub(crate) this_step: ThisStep,
+}
+
+impl Books {
+    pub(crate) fn open(config: Config) -> Self {
+        let vacant = Vacancy { since: Time::ZERO, ceiling: Duration::ZERO };
+        let slots = (0..config.workers).map(|_| Slot { vacancy: Some(vacant), ..Slot::default() });
+        Self {
+            now: Time::ZERO,
+            stage: Stage::Running,
+            desired: config.workers,
+            slots: slots.collect(),
+            workers: BTreeMap::new(),
+            last_worker: WorkerId(0),
+            launched: false,
+            refused: None,
+            budget_from: None,
+            committed: None,
+            lame_since: None,
+            hook_over: None,
+            crash_loop: false,
+            ending: None,
+            sweep: None,
+            kill_swept: false,
+            overdue_in_drain: false,
+            requests: BTreeMap::new(),
+            jumped: Duration::ZERO,
+            exit: None,
+            jitter: Vec::new(),
+            crashes: Vec::new(),
+            first_failure: None,
+            this_step: ThisStep::default(),
+            config,
+        }
+    }
+
+    pub(crate) fn enter(&mut self, now: Time, step: &Step<'_>) {
+        self.now = self.now.max(now);
+        self.this_step = ThisStep::default();
+        self.stage = match step.before.phase {
+            Phase::Starting | Phase::Serving => Stage::Running,
+            Phase::LameDuck => Stage::LameDuck,
+            Phase::Draining | Phase::Killing | Phase::Exited => Stage::Ending,
+        };
+        self.return_to_serving();
+        self.take_in(step.event);
+        self.decide(step);
+        self.note(step.actions);
+        self.close(step);
+    }
+
+    /// The first of preStop and signal + grace − margin.
+    pub(crate) fn hard_deadline(&self) -> Option<Time> {
+        self.budget_from.map(|from| from + self.budget())
+    }
+
+    fn budget(&self) -> Duration {
+        self.config.grace.saturating_sub(self.config.margin)
+    }
+
+    /// The longest LB wait that leaves the workers a quarter of the budget, at least 500 ms.
+    pub(crate) fn lb_wait(&self) -> Duration {
+        let share = (self.budget() / 4).max(Duration::from_millis(500));
+        self.config.lb_wait.max.min(self.budget().saturating_sub(share))
+    }
+
+    fn patience(&self) -> Duration {
+        self.config.drain_timeout.unwrap_or(self.budget())
+    }
+
+    pub(crate) fn ready(&self) -> u32 {
+        self.workers.values().filter(|worker| worker.is_ready()).count() as u32
+    }
+
+    pub(crate) fn prestop_returns_at(&self) -> Option<Time> {
+        let advice = self.committed.is_none() && self.stage == Stage::LameDuck;
+        self.hook_over.filter(|_| advice).map(|over| over + PRESTOP_RETURN)
+    }
+
+    /// What DESIGN §1 says, before `--remap-exit`.
+    pub(crate) fn expected_code(&self) -> u8 {
+        match self.refused {
+            Some(code) => code,
+            None if self.crash_loop => code::CRASH_LOOP,
+            None if self.overdue_in_drain => code::DEADLINE,
+            None if self.config.restart == Restart::Never => self.first_failure.unwrap_or(0),
+            None => 0,
+        }
+    }
+
+    fn living(&self, pid: Pid) -> Option<WorkerId> {
+        self.workers.iter().find(|(_, worker)| worker.pid == Some(pid)).map(|(id, _)| *id)
+    }
+}
+
+/// What happened.
+impl Books {
+    fn return_to_serving(&mut self) {
+        if self.prestop_returns_at().is_some_and(|at| at <= self.now) {
+            (self.budget_from, self.hook_over, self.lame_since) = (None, None, None);
+            self.stage = Stage::Running;
+            self.this_step.returned = true;
+        }
+    }
+
+    fn take_in(&mut self, event: &Event) {
+        match event {
+            Event::Start | Event::Tick => {}
+            Event::Signal { signal, value } => self.on_signal(*signal, *value),
+            Event::Spawned { worker, pid } => self.on_spawned(*worker, *pid),
+            Event::SpawnFailed { worker, failure } => self.on_spawn_failed(*worker, failure),
+            Event::Ready { worker } => {
+                let now = self.now;
+                let record = self.workers.get_mut(worker);
+                if let Some(record) = record.filter(|record| record.pid.is_some() && record.told.is_none()) {
+                    record.ready_at.get_or_insert(now);
+                }
+            }
+            Event::Exited { worker, exit } => self.on_exited(*worker, *exit),
+            Event::Descendants { left } => {
+                if let Some(sweep) = &mut self.sweep {
+                    sweep.clean |= !left;
+                }
+            }
+            Event::Command { command, request } => {
+                self.requests.insert(*request, *command);
+                match command {
+                    Command::PreStop => _ = self.budget_from.get_or_insert(self.now),
+                    Command::Scale(workers) => self.scale(*workers),
+                }
+            }
+        }
+    }
+
+    fn on_signal(&mut self, signal: Signal, value: Option<u64>) {
+        match self.config.signals.get(signal) {
+            Disposition::Forward => self.forward(signal, value),
+            Disposition::Rewrite(other) => self.forward(other, value),
+            Disposition::Ignore => {}
+            Disposition::Drain => {
+                if self.stage == Stage::Ending {
+                    self.forward(signal, None);
+                }
+                self.budget_from.get_or_insert(self.now);
+                self.committed.get_or_insert(self.now);
+            }
+            Disposition::ScaleUp => self.scale(self.desired + 1),
+            Disposition::ScaleDown => self.scale((self.desired - 1).max(1)),
+        }
+    }
+
+    fn forward(&mut self, signal: Signal, value: Option<u64>) {
+        // An orphaned group ignores the terminal's stops by default.
+        let stopped = self.config.signal_scope == Scope::Group && signal.is_terminal_stop();
+        let signal = if stopped { Signal::STOP } else { signal };
+        let pids = self.workers.values().filter_map(|worker| worker.pid);
+        self.this_step.forwards = pids.map(|pid| (pid, signal, value)).collect();
+    }
+
+    fn scale(&mut self, workers: u32) {
+        let resizable = self.config.kind == Kind::Pool && self.stage == Stage::Running;
+        if !resizable || !(1..=MAX_WORKERS).contains(&workers) {
+            return;
+        }
+        let deadline = self.now + self.patience();
+        for slot in self.slots.drain((workers as usize).min(self.slots.len())..) {
+            if let Some(worker) = slot.occupant.and_then(|id| self.workers.get_mut(&id)) {
+                self.this_step.lost_ready += u32::from(worker.is_ready());
+                worker.told = Some(worker.told.map_or(deadline, |at| at.min(deadline)));
+            }
+        }
+        let vacancy = Some(Vacancy { since: self.now, ceiling: Duration::ZERO });
+        self.slots.resize_with(workers as usize, || Slot { vacancy, ..Slot::default() });
+        self.desired = workers;
+    }
+
+    fn on_spawned(&mut self, id: WorkerId, pid: Pid) {
+        self.launched = true;
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.pid.is_none()) else { return };
+        worker.pid = Some(pid);
+        if worker.told.is_none() {
+            worker.ready_by = self.config.ready_timeout.map(|timeout| self.now + timeout);
+        }
+    }
+
+    fn on_spawn_failed(&mut self, id: WorkerId, failure: &SpawnFailure) {
+        if self.workers.get(&id).is_none_or(|worker| worker.pid.is_some()) {
+            return;
+        }
+        let asked = self.workers.remove(&id).is_some_and(|worker| worker.told.is_some());
+        if !self.launched {
+            self.refused = Some(match failure {
+                SpawnFailure::NotFound(_) => code::NOT_FOUND,
+                SpawnFailure::CannotExecute(_) => code::CANNOT_EXECUTE,
+                SpawnFailure::System(_) => code::OS,
+            });
+        } else if !asked && self.stage != Stage::Ending {
+            self.vacate(id, true, false);
+            if !matches!(failure, SpawnFailure::System(_)) {
+                self.crash();
+            }
+        }
+    }
+
+    fn on_exited(&mut self, id: WorkerId, exit: Exit) {
+        if self.workers.get(&id).is_none_or(|worker| worker.pid.is_none()) {
+            return;
+        }
+        let Some(worker) = self.workers.remove(&id) else { return };
+        self.this_step.lost_ready += u32::from(worker.is_ready());
+        let asked = worker.told.is_some() && !worker.late;
+        let failed = worker.late || exit != Exit::Code(0);
+        let replaced = match self.config.restart {
+            Restart::Always => true,
+            Restart::OnFailure => failed,
+            Restart::Never => false,
+        };
+        if self.stage == Stage::Ending || (!asked && !replaced) {
+            self.vacate(id, false, false);
+            self.first_failure = self.first_failure.or(Some(exit.code()).filter(|code| *code != 0));
+            return;
+        }
+        let ready_for = worker.ready_at.filter(|_| !worker.late).map(|at| self.now.since(at));
+        let healthy = ready_for.is_some_and(|ready| ready >= self.config.min_uptime);
+        self.vacate(id, !asked, healthy);
+        if !asked && !healthy {
+            self.crash();
+        }
+    }
+
+    fn vacate(&mut self, id: WorkerId, wanted: bool, healthy: bool) {
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.occupant == Some(id)) else { return };
+        slot.occupant = None;
+        if wanted {
+            slot.deaths = if healthy { 0 } else { slot.deaths + 1 };
+            let backoff = self.config.backoff;
+            let ceiling = match slot.deaths {
+                0 | 1 => Duration::ZERO,
+                deaths => backoff.min.saturating_mul(1 << (deaths - 2).min(20)).min(backoff.max),
+            };
+            slot.vacancy = Some(Vacancy { since: self.now, ceiling });
+        }
+    }
+
+    fn crash(&mut self) {
+        self.crashes.push(self.now);
+        let Some(limit) = self.config.max_crashes else { return };
+        let recent = self.crashes.iter().filter(|at| self.now.since(**at) <= limit.window).count();
+        if recent > limit.count as usize && self.ready() == 0 && self.stage == Stage::Running {
+            self.crash_loop = true;
+            self.budget_from.get_or_insert(self.now);
+            self.committed.get_or_insert(self.now);
+        }
+    }
+}
+
+/// What follows from it.
+impl Books {
+    fn decide(&mut self, step: &Step<'_>) {
+        let ends = matches!(step.after.phase, Phase::Draining | Phase::Killing | Phase::Exited);
+        if ends && self.ending.is_none() && self.refused.is_none() {
+            self.end(step.event);
+        }
+        self.tell_the_late();
+        self.mark_overdue();
+        let hard = self.hard_deadline();
+        if self.ending.is_some() && self.workers.is_empty() && self.sweep.is_none() {
+            let grace_over = self.now + self.config.orphan_grace;
+            self.this_step.deserted = true;
+            self.sweep = Some(Sweep { since: self.now, kill_due: grace_over, clean: false });
+        }
+        // A signal during the sweep of a pool that finished by itself.
+        if let (Some(sweep), Some(hard)) = (&mut self.sweep, hard) {
+            sweep.kill_due = sweep.kill_due.min(hard.max(sweep.since));
+        }
+    }
+
+    fn end(&mut self, event: &Event) {
+        let drained = matches!(event, Event::Signal { signal, .. }
+            if self.config.signals.get(*signal) == Disposition::Drain);
+        let by_int = matches!(event, Event::Signal { signal: Signal::INT, .. });
+        let signal = if drained && by_int && self.stage == Stage::Running {
+            Signal::INT
+        } else {
+            self.config.stop_signal
+        };
+        let finished = self.workers.is_empty() && self.slots.iter().all(|slot| slot.vacancy.is_none());
+        self.ending = Some(Ending { at: self.now, signal, finished, cut: drained, from: self.stage });
+        let deadline = self.drain_deadline();
+        for worker in self.workers.values_mut() {
+            worker.told = Some(worker.told.map_or(deadline, |at| at.min(deadline)));
+        }
+        self.slots.iter_mut().for_each(|slot| slot.vacancy = None);
+    }
+
+    fn drain_deadline(&self) -> Time {
+        let hard = self.hard_deadline().unwrap_or(self.now);
+        self.config.drain_timeout.map_or(hard, |timeout| hard.min(self.now + timeout))
+    }
+
+    fn tell_the_late(&mut self) {
+        let now = self.now;
+        let deadline = now + self.patience();
+        let starting = self.workers.values_mut().filter(|w| w.told.is_none() && w.ready_at.is_none());
+        for worker in starting.filter(|worker| worker.ready_by.is_some_and(|by| by <= now)) {
+            worker.late = true;
+            worker.told = Some(deadline);
+        }
+    }
+
+    fn mark_overdue(&mut self) {
+        let now = self.now;
+        let past_hard = self.ending.is_some() && self.hard_deadline().is_some_and(|hard| hard <= now);
+        for worker in self.workers.values_mut() {
+            let due = worker.told.is_some_and(|deadline| deadline <= now);
+            let newly = (due && !worker.overdue) || past_hard;
+            self.overdue_in_drain |= newly && self.ending.is_some();
+            worker.overdue |= due;
+        }
+    }
+
+    fn note(&mut self, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Spawn { worker, slot, .. } => self.note_spawn(*worker, *slot),
+                Action::Kill { pid, signal, scope, value } => {
+                    self.note_kill(*pid, *signal, *scope, *value);
+                }
+                Action::Sweep { signal } => {
+                    self.this_step.sweeps.push(*signal);
+                    self.kill_swept |= *signal == Signal::KILL;
+                }
+                Action::Reply { request, .. } => match self.requests.remove(request) {
+                    Some(Command::PreStop) => self.hook_over = Some(self.now),
+                    Some(Command::Scale(_)) => {}
+                    None => self.this_step.odd_replies.push(*request),
+                },
+                Action::Tell(_) => {}
+                Action::Exit(status) => self.exit = Some(status.clone()),
+            }
+        }
+    }
+
+    fn note_spawn(&mut self, id: WorkerId, index: SlotIndex) {
+        let slot = self.slots.get_mut(index as usize);
+        let vacancy = slot.filter(|slot| slot.occupant.is_none()).and_then(|slot| {
+            slot.occupant = Some(id);
+            slot.vacancy.take()
+        });
+        match vacancy {
+            Some(vacancy) if id > self.last_worker => {
+                // At the maximum the doubling does not show.
+                if !vacancy.ceiling.is_zero() && vacancy.ceiling < self.config.backoff.max {
+                    let waited = self.now.since(vacancy.since).as_secs_f64();
+                    self.jitter.push(waited / vacancy.ceiling.as_secs_f64());
+                }
+            }
+            Some(_) | None => self.this_step.odd_spawns.push((id, index)),
+        }
+        self.last_worker = id;
+        let record = Record {
+            slot: index,
+            pid: None,
+            ready_at: None,
+            late: false,
+            told: None,
+            stop_signals: 0,
+            killed: false,
+            ready_by: None,
+            overdue: false,
+        };
+        self.workers.insert(id, record);
+    }
+
+    fn note_kill(&mut self, pid: Pid, signal: Signal, scope: Scope, value: Option<u64>) {
+        let worker = self.living(pid);
+        let purpose = if self.this_step.sent.len() < self.this_step.forwards.len() {
+            Purpose::Forward
+        } else if signal == Signal::KILL {
+            Purpose::Kill
+        } else {
+            Purpose::Stop
+        };
+        if let Some(record) = worker.and_then(|id| self.workers.get_mut(&id)) {
+            record.stop_signals += u32::from(purpose == Purpose::Stop);
+            record.killed |= purpose == Purpose::Kill;
+        }
+        self.this_step.sent.push(Sent { pid, worker, signal, scope, value, purpose });
+    }
+
+    fn close(&mut self, step: &Step<'_>) {
+        match step.after.phase {
+            Phase::Starting | Phase::Serving => self.lame_since = None,
+            Phase::LameDuck => _ = self.lame_since.get_or_insert(self.now),
+            Phase::Draining | Phase::Killing | Phase::Exited => {}
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What the books are made of: workers, slots, signals, the stages of the end.
+
+use std::time::Duration;
+
+use drainit::core::event::{Action, Event, RequestId};
+use drainit::core::signal::Signal;
+use drainit::core::snapshot::Snapshot;
+use drainit::core::time::Time;
+use drainit::core::types::{Pid, Scope, SlotIndex, WorkerId};
+
+/// One event, and everything that followed from it.
+pub(crate) struct Step<'a> {
+    pub(crate) event: &'a Event,
+    pub(crate) actions: &'a [Action],
+    pub(crate) before: &'a Snapshot,
+    pub(crate) after: &'a Snapshot,
+    pub(crate) timeout: Option<Time>,
+}
+
+/// Where drainit was when the event came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Running,
+    LameDuck,
+    Ending,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Slot {
+    pub(crate) occupant: Option<WorkerId>,
+    pub(crate) deaths: u32,
+    pub(crate) vacancy: Option<Vacancy>,
+}
+
+/// An empty slot that is to be filled no later than `ceiling` after `since`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Vacancy {
+    pub(crate) since: Time,
+    pub(crate) ceiling: Duration,
+}
+
+/// A worker from its spawn to its reaping.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) slot: SlotIndex,
+    pub(crate) pid: Option<Pid>,
+    pub(crate) ready_at: Option<Time>,
+    pub(crate) late: bool,
+    /// Told to stop, with this deadline.
+    pub(crate) told: Option<Time>,
+    /// How it was told: filled once the signal has been seen.
+    pub(crate) stop_signals: u32,
+    pub(crate) killed: bool,
+    pub(crate) ready_by: Option<Time>,
+    pub(crate) overdue: bool,
+}
+
+impl Record {
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready_at.is_some() && self.told.is_none()
+    }
+}
+
+/// A signal that the core sent.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) pid: Pid,
+    pub(crate) worker: Option<WorkerId>,
+    pub(crate) signal: Signal,
+    pub(crate) scope: Scope,
+    pub(crate) value: Option<u64>,
+    pub(crate) purpose: Purpose,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Forward,
+    Stop,
+    Kill,
+}
+
+/// The end of the workers: told to stop, or gone by themselves.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) at: Time,
+    pub(crate) signal: Signal,
+    /// Nobody was left to be told.
+    pub(crate) finished: bool,
+    /// What began it was the event itself, not the time.
+    pub(crate) cut: bool,
+    /// The stage it began in.
+    pub(crate) from: Stage,
+}
+
+/// Everything swept after the last worker's end.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    pub(crate) since: Time,
+    pub(crate) kill_due: Time,
+    /// Nothing is left: the world said so.
+    pub(crate) clean: bool,
+}
+
+/// What the step at hand did.
+#[derive(Debug, Default)]
+pub(crate) struct ThisStep {
+    pub(crate) sent: Vec<Sent>,
+    /// Whom a signal is to be passed on to, and which.
+    pub(crate) forwards: Vec<(Pid, Signal, Option<u64>)>,
+    /// A worker that was ready is gone, or the pool was made smaller.
+    pub(crate) lost_ready: u32,
+    pub(crate) returned: bool,
+    /// Spawns into a slot that was not to be filled, or under a used id.
+    pub(crate) odd_spawns: Vec<(WorkerId, SlotIndex)>,
+    pub(crate) odd_replies: Vec<RequestId>,
+    pub(crate) sweeps: Vec<Signal>,
+    /// The last worker is gone.
+    pub(crate) deserted: bool,
+}
