@@ -36,7 +36,7 @@ test: ## everything: format, lints, docs, unit, simulation, integration and cont
 
 bench: build ## ratios against tini and dumb-init
 	@tests/deps bench
-	DRAINIT_UNDER_TEST=$(abspath dist/drainit) cargo bench --locked
+	DRAINIT_UNDER_TEST=$(abspath dist/drainit) cargo bench --locked --bench cost
 
 deps: ## what all of these need, by apt
 	@tests/deps build test bench

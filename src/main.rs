@@ -4,14 +4,27 @@
 #![no_main]
 #![expect(unsafe_code, reason = "the name that the C runtime calls")]
 
+use std::ffi::{CStr, OsStr, OsString, c_char};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::catch_unwind;
 
-/// Called by the C runtime, which has handed the arguments to the standard library already (`.init_array`).
+/// musl, unlike glibc, hands the arguments to nobody else: `std::env::args` is empty there.
+///
+/// # Safety
+/// Called by the C runtime, once, with what it calls `main` with.
 // SAFETY: no other `main` is linked.
 #[unsafe(no_mangle)]
-pub extern "C" fn main(_argc: i32, _argv: *const *const u8) -> i32 {
+pub unsafe extern "C" fn main(argc: i32, argv: *const *const c_char) -> i32 {
+    let args: Vec<OsString> = (0..usize::try_from(argc).unwrap_or(0))
+        .map(|index| {
+            // SAFETY: argv holds argc pointers (C11, 5.1.2.2.1).
+            let arg = unsafe { argv.add(index) };
+            // SAFETY: as above.
+            let arg = unsafe { arg.read() };
+            // SAFETY: each is a NUL-terminated string that lives as long as the process.
+            OsStr::from_bytes(unsafe { CStr::from_ptr(arg) }.to_bytes()).to_owned()
+        })
+        .collect();
     // Unwinding into C would abort, and an abort in PID 1 is reported as a segmentation fault.
-    i32::from(
-        catch_unwind(|| drainit::run(std::env::args_os())).unwrap_or(drainit::core::types::code::SOFTWARE),
-    )
+    i32::from(catch_unwind(|| drainit::run(args)).unwrap_or(drainit::core::types::code::SOFTWARE))
 }

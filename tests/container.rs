@@ -269,15 +269,15 @@ fn in_a_pod_the_defaults_are_those_of_kubernetes() {
         pool.signal("TERM");
         let plan = pool.logged("drain planned");
         // Ends the wait for load balancers, where there is one.
-        if plan["lb_wait"] != "0ns" {
+        if plan["lb_wait_seconds"] != 0.0 {
             assert_eq!(pool.probe("/readyz").unwrap(), 503);
             pool.signal("TERM");
         }
         assert_eq!(pool.exit_code(), 0);
-        ["grace", "margin", "lb_wait"].map(|key| plan[key].as_str().unwrap_or_default().to_owned())
+        ["grace_seconds", "margin_seconds", "lb_wait_seconds"].map(|key| plan[key].as_f64())
     };
-    assert_eq!(planned(&["--env=KUBERNETES_SERVICE_HOST=10.0.0.1"]), ["30s", "1s", "15s"]);
-    assert_eq!(planned(&[]), ["10s", "1s", "0ns"]);
+    assert_eq!(planned(&["--env=KUBERNETES_SERVICE_HOST=10.0.0.1"]), [30.0, 1.0, 15.0].map(Some));
+    assert_eq!(planned(&[]), [10.0, 1.0, 0.0].map(Some));
 }
 
 fn assert_about(expected: f64, seconds: f64) {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use tokio::io::unix::AsyncFd;
@@ -41,11 +42,16 @@ const LAST_TURNS: usize = 32;
 pub(super) fn run(engine: &mut Engine, servers: Servers) -> io::Result<()> {
     let signals = SignalFd::new()?;
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
-    runtime.block_on(async {
-        let signals = pollable::register(signals)?;
+    let turned = runtime.block_on(async {
+        // Never deregistered: the process ends with the loop, and the kernel does it faster.
+        let signals = ManuallyDrop::new(pollable::register(signals)?);
         Reactor::start(engine, servers).turn(&signals).await;
         Ok(())
-    })
+    });
+    if turned.is_ok() {
+        std::mem::forget(runtime);
+    }
+    turned
 }
 
 struct Reactor<'a> {

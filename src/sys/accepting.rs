@@ -54,6 +54,9 @@ pub fn on_own_socket(worker: Pid) -> Sight {
 }
 
 fn look(worker: Pid, accepts: impl Fn(Pid, &[(i32, String)]) -> bool) -> Sight {
+    if !procfs::is_ours() {
+        return Sight::Blind(io::Error::new(io::ErrorKind::NotFound, "no /proc of this PID namespace"));
+    }
     let mut blind = None;
     for pid in procfs::tree(worker) {
         match procfs::descriptors(pid) {

@@ -55,6 +55,9 @@ pub fn namespace(kind: &str) -> Option<u64> {
 
 /// The same of another process; `None` where that may not be looked at.
 pub fn namespace_of(pid: Pid, kind: &str) -> Option<u64> {
+    if !super::procfs::is_ours() {
+        return None;
+    }
     std::fs::metadata(format!("/proc/{pid}/ns/{kind}")).ok().map(|namespace| namespace.ino())
 }
 

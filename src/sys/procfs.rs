@@ -1,4 +1,7 @@
 //! Looking at other processes through /proc; every answer may be out of date when it is given.
+//!
+//! A /proc of another PID namespace (`unshare --pid` without `--mount-proc`) counts as none: the pids in it are other
+//! processes', and nobody may be looked at, let alone signalled, in place of another.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,6 +9,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use crate::core::types::Pid;
+
+/// Whether /proc is mounted and speaks of our own PID namespace.
+pub fn is_ours() -> bool {
+    fs::read_link("/proc/self").is_ok_and(|own| own.to_str() == Some(&std::process::id().to_string()))
+}
 
 /// The parent of every process, or `None` where /proc is not mounted.
 pub fn parents() -> Option<BTreeMap<Pid, Pid>> {
@@ -66,12 +74,18 @@ fn tree_by_scan(root: Pid) -> Vec<Pid> {
 
 /// Everything below `root`, without it.
 pub fn descendants(root: Pid) -> Option<Vec<Pid>> {
+    if !is_ours() {
+        return None;
+    }
     parent(root)?;
     Some(tree(root).split_off(1))
 }
 
 /// Whether `pid` is `root` or below it; `None` where that cannot be seen (any more).
 pub fn is_within(pid: Pid, root: Pid) -> Option<bool> {
+    if !is_ours() {
+        return None;
+    }
     let mut at = pid;
     // Deeper trees do not occur; a loop, from pids that changed hands meanwhile, must end.
     for _ in 0..64 {
@@ -109,5 +123,8 @@ pub fn socket_inode(link: &str) -> Option<u64> {
 
 /// Whether `pid` runs as the user that owns /proc/PID, as far as can be seen.
 pub fn owner(pid: Pid) -> Option<u32> {
+    if !is_ours() {
+        return None;
+    }
     fs::metadata(format!("/proc/{pid}")).ok().map(|directory| directory.uid())
 }

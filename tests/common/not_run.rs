@@ -1,5 +1,7 @@
 //! A test that cannot run on this host says so, and does not pass for one that ran.
 
+#![allow(unreachable_pub, reason = "shared by tests with and without the rest of the harness")]
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::panic::Location;

@@ -1,0 +1,93 @@
+//! What drainit costs beside the inits that people use now: tini and dumb-init.
+//!
+//! A report, not a test: it fails only where nothing could be measured. Every round runs every init once, in
+//! shuffled order, and a ratio is the median over the rounds of "this init's figure / tini's figure of the same
+//! round", so that whatever else the machine does meanwhile hits all of them.
+//!
+//! `DRAINIT_UNDER_TEST` names the binary, `dist/drainit` if unset; several, separated by colons, are compared with
+//! each other too. `BENCH_QUICK=1` takes some 20 seconds. `BENCH_ONLY=start,signal,orphans,idle,size` selects.
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads clocks and waits")]
+
+mod clock;
+mod idle;
+mod launch;
+mod orphans;
+mod plan;
+mod procfs;
+mod signal;
+mod size;
+mod start;
+mod stats;
+mod subject;
+mod table;
+mod worker;
+
+use std::io;
+use std::process::ExitCode;
+
+use launch::Namespace;
+use plan::Plan;
+use subject::Subject;
+use table::Row;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let done = match args.next().as_deref() {
+        Some(worker::ROLE) => worker::run(&args.next().unwrap_or_default()),
+        // `cargo bench` passes --bench.
+        _ => report(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: cannot measure: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report() -> io::Result<()> {
+    let started = clock::now();
+    let plan = Plan::from_environment();
+    let inits = subject::find()?;
+    let namespace = Namespace::permitted()?;
+    introduce(&plan, &inits, namespace);
+    let mut rows = Vec::new();
+    let mut failed = Vec::new();
+    for (name, measure) in MEASURES.into_iter().filter(|(name, _)| plan.wants(name)) {
+        match measure(&plan, &inits, namespace) {
+            Ok(figures) => rows.extend(figures),
+            Err(error) => failed.push(format!("{name}: {error}")),
+        }
+    }
+    println!("\nload at the end {}, {:.0} s in all", procfs::load(), clock::since(started) / 1e6);
+    println!("{}", table::summary(&rows));
+    if failed.is_empty() { Ok(()) } else { Err(io::Error::other(failed.join("; "))) }
+}
+
+type Measure = fn(&Plan, &[Subject], Option<Namespace>) -> io::Result<Vec<Row>>;
+
+const MEASURES: [(&str, Measure); 5] = [
+    ("start", start::measure),
+    ("signal", signal::measure),
+    ("orphans", orphans::measure),
+    ("idle", idle::measure),
+    ("size", size::measure),
+];
+
+fn introduce(plan: &Plan, inits: &[Subject], namespace: Option<Namespace>) {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    println!("{cores} cores, load at the start {}, Linux {}", procfs::load(), procfs::kernel());
+    println!("{}", if plan.quick { "quick run: few rounds" } else { "full run" });
+    for init in inits {
+        println!("  {:<12} {}", init.name, init.path.display());
+    }
+    for missing in subject::missing(inits) {
+        println!("  {missing:<12} NOT FOUND: not measured (Debian packages: tini, dumb-init)");
+    }
+    match namespace {
+        Some(Namespace::Privileged) => {}
+        Some(Namespace::OfUser) => println!("  PID namespaces only inside user namespaces"),
+        None => println!("  PID namespaces NOT PERMITTED: nothing is measured as PID 1"),
+    }
+}
