@@ -110,7 +110,7 @@ fn a_worker_starts_with_no_signal_blocked_ignored_or_caught() {
 fn signals_ignored_at_entry_are_ignored_by_the_worker() {
     // As nohup does.
     let (_init, worker) = idle_worker(pid1().under(["ignore=HUP,QUIT,TERM,PIPE"]));
-    let expected = [libc::SIGHUP, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE].map(bit).iter().sum();
+    let expected: u64 = [libc::SIGHUP, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE].map(bit).iter().sum();
     assert_eq!(worker.signals("SigIgn"), expected);
 }
 

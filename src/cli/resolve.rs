@@ -21,37 +21,39 @@ pub struct Surroundings {
 /// # Errors
 /// One line: which option, what is wrong with it, what would be right.
 pub fn resolve(args: RunArgs, around: Surroundings) -> Result<Config, String> {
-    let kind = if args.workers == 1 && args.listen.is_empty() { Kind::Single } else { Kind::Pool };
-    let restart = args.restart.unwrap_or(match kind {
+    let kind = if args.pool.workers == 1 && args.pool.listen.is_empty() { Kind::Single } else { Kind::Pool };
+    let restart = args.pool.restart.unwrap_or(match kind {
         Kind::Single => Restart::Never,
         Kind::Pool => Restart::Always,
     });
     let seconds = Duration::from_secs;
-    let lb_wait = args.lb_wait.unwrap_or(match around.in_pod {
+    let lb_wait = args.drain.lb_wait.unwrap_or(match around.in_pod {
         true => LbWait { min: seconds(3), max: seconds(15) },
         false => LbWait { min: Duration::ZERO, max: Duration::ZERO },
     });
-    let ready_timeout =
-        args.ready_timeout.map_or((!args.listen.is_empty()).then_some(seconds(30)), |timeout| timeout.0);
+    let ready_timeout = args
+        .readiness
+        .ready_timeout
+        .map_or((!args.pool.listen.is_empty()).then_some(seconds(30)), |timeout| timeout.0);
     let core = CoreConfig {
         kind,
-        workers: args.workers,
+        workers: args.pool.workers,
         restart,
-        backoff: args.backoff,
-        min_uptime: args.min_uptime,
-        max_crashes: args.max_crashes.0,
+        backoff: args.pool.backoff,
+        min_uptime: args.pool.min_uptime,
+        max_crashes: args.pool.max_crashes.0,
         ready_timeout,
-        min_ready: args.min_ready,
-        grace: args.grace.unwrap_or(seconds(if around.in_pod { 30 } else { 10 })),
-        margin: args.margin,
+        min_ready: args.readiness.min_ready,
+        grace: args.drain.grace.unwrap_or(seconds(if around.in_pod { 30 } else { 10 })),
+        margin: args.drain.margin,
         lb_wait,
-        readiness_on_drain: args.readiness_on_drain,
-        drain_timeout: args.drain_timeout,
-        orphan_grace: args.orphan_grace,
-        stop_signal: args.stop_signal,
-        signal_scope: args.signal_scope,
-        signals: signals(kind, &args.signal),
-        remap_exit: args.remap_exit.into_iter().collect(),
+        readiness_on_drain: args.drain.readiness_on_drain,
+        drain_timeout: args.drain.drain_timeout,
+        orphan_grace: args.init.orphan_grace,
+        stop_signal: args.drain.stop_signal,
+        signal_scope: args.init.signal_scope,
+        signals: signals(kind, &args.init.signal),
+        remap_exit: args.init.remap_exit.into_iter().collect(),
         seed: around.seed,
     };
     if core.margin >= core.grace {
@@ -60,23 +62,26 @@ pub fn resolve(args: RunArgs, around: Surroundings) -> Result<Config, String> {
             core.margin, core.grace
         ));
     }
-    check_names(&args.listen)?;
-    let ready_when = args.ready_when;
+    check_names(&args.pool.listen)?;
+    let ready_when = args.readiness.ready_when;
     if ready_when == ReadyWhen::Listening && ready_timeout.is_some_and(|timeout| timeout.is_zero()) {
         return Err("--ready-timeout 0 fails every worker at once; takes a longer time or off".to_owned());
     }
     let warnings = warnings(&core);
-    let format =
-        args.log_format.unwrap_or(if around.stderr_is_terminal { LogFormat::Text } else { LogFormat::Json });
+    let format = args.admin.log_format.unwrap_or(if around.stderr_is_terminal {
+        LogFormat::Text
+    } else {
+        LogFormat::Json
+    });
     Ok(Config {
         core,
         command: args.command,
-        listen: args.listen,
+        listen: args.pool.listen,
         ready_when,
-        admin: args.admin.unwrap_or(Admin::Default),
-        control: args.control.unwrap_or(Control::OfThisContainer),
-        parent_death: args.parent_death,
-        log: Log { format, level: args.log_level },
+        admin: args.admin.admin.unwrap_or(Admin::Default),
+        control: args.admin.control.unwrap_or(Control::OfThisContainer),
+        parent_death: args.init.parent_death,
+        log: Log { format, level: args.admin.log_level },
         warnings,
     })
 }

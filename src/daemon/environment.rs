@@ -153,12 +153,15 @@ fn placeholder(
     }
 }
 
-/// The first `{fd:NAME}` that no socket has.
+/// The first `{fd:NAME}` that no socket has. What cannot be a name, and a bare number, belongs to a program in
+/// the arguments: `node -e 'server.listen({fd: 3})'`.
 pub(super) fn unknown_socket(argument: &OsString, listeners: &[Listener]) -> Option<String> {
     let text = argument.to_string_lossy();
     text.split("{fd:").skip(1).find_map(|tail| {
         let name = tail.split_once('}')?.0;
-        (!listeners.iter().any(|listener| listener.name == name)).then(|| name.to_owned())
+        let is_a_name = name.bytes().all(|byte| byte.is_ascii_graphic())
+            && !name.bytes().all(|byte| byte.is_ascii_digit());
+        (is_a_name && !listeners.iter().any(|listener| listener.name == name)).then(|| name.to_owned())
     })
 }
 
@@ -183,6 +186,7 @@ mod tests {
         assert_eq!(expand(b"{ {slot {x} {{slot}} {fd:no} \xff{"), b"{ {slot {x} {2} {fd:no} \xff{");
         assert_eq!(unknown_socket(&"{fd:web} {fd:no}".into(), &listeners), Some("no".to_owned()));
         assert_eq!(unknown_socket(&"{fd:web}".into(), &listeners), None);
+        assert_eq!(unknown_socket(&"listen({fd: 3}, {fd:3})".into(), &listeners), None);
     }
 
     #[test]

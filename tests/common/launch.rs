@@ -153,6 +153,8 @@ impl Launch {
             .stderr(stderr)
             .env_remove("DRAINIT_UNDER_TEST")
             .env_remove("DRAINIT_NOT_RUN")
+            // The defaults are those outside of a pod, wherever the tests run.
+            .env_remove("KUBERNETES_SERVICE_HOST")
             .spawn()
             .expect("start the fixture");
         Running {
@@ -189,7 +191,7 @@ impl Running {
     pub fn init(&self) -> Process {
         let launcher = self.launcher();
         let fixture = super::fixture();
-        until(format!("the binary under test has started\n{self}"), || {
+        until(format_args!("the binary under test has started\n{self}"), || {
             let mut process = launcher;
             while process.runs(&fixture) {
                 process = process.children().into_iter().find(|child| child.is_alive())?;
@@ -202,7 +204,7 @@ impl Running {
     #[track_caller]
     pub fn worker(&self) -> Process {
         let init = self.init();
-        until(format!("the worker has started\n{self}"), || {
+        until(format_args!("the worker has started\n{self}"), || {
             init.children().into_iter().find(|child| child.is_alive())
         })
     }
@@ -233,7 +235,7 @@ impl Running {
 
     #[track_caller]
     pub fn expect_on_stderr(&self, part: &str) {
-        until(format!("{part:?} on stderr\n{self}"), || {
+        until(format_args!("{part:?} on stderr\n{self}"), || {
             self.stderr.get().iter().any(|line| line.contains(part)).then_some(())
         });
     }
@@ -246,8 +248,17 @@ impl Running {
         self.stdout.get().clone()
     }
 
+    pub fn errors(&self) -> Vec<String> {
+        self.stderr.get().clone()
+    }
+
     pub fn close_stdin(&mut self) {
         self.stdin = None;
+    }
+
+    /// Whether the binary under test has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.launcher.try_wait().expect("wait").is_some()
     }
 
     /// How the binary under test ended, as whoever started the container sees it.

@@ -7,8 +7,11 @@
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
+pub mod http;
 mod launch;
+pub mod machine;
 mod not_run;
+pub mod pool;
 mod process;
 mod pty;
 mod subject;
@@ -54,9 +57,14 @@ pub fn fresh_uid() -> u32 {
 
 /// The fixture, an example of this package; see its own documentation.
 pub fn fixture() -> PathBuf {
+    example("fixture")
+}
+
+/// Cargo builds the examples of the package before its tests.
+pub fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
-    let path = test.ancestors().nth(2).expect("target/PROFILE/deps").join("examples/fixture");
-    assert!(path.exists(), "{} is missing: cargo build --example fixture", path.display());
+    let path = test.ancestors().nth(2).expect("target/PROFILE/deps").join("examples").join(name);
+    assert!(path.exists(), "{} is missing: cargo build --example {name}", path.display());
     path
 }
 

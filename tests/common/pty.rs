@@ -70,7 +70,7 @@ impl Pty {
 
     #[track_caller]
     pub fn wait_for_foreground(&self, group: i64) {
-        until(format!("group {group} in the foreground"), || {
+        until(format_args!("group {group} in the foreground"), || {
             (self.foreground_group() == group).then_some(())
         });
     }

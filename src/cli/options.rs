@@ -1,0 +1,150 @@
+//! The options of `drainit -- COMMAND`, each also as `DRAINIT_<OPTION>` in the environment.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::Args;
+use tracing::level_filters::LevelFilter;
+
+use super::parse::{self, CrashLimit};
+use crate::config::values::{self, Listen, LogFormat, ReadyWhen, SignalRule, Timeout};
+use crate::config::{Admin, Control, duration};
+use crate::core::config::{Backoff, Count, LbWait, ReadinessOnDrain, Restart};
+use crate::core::signal::Signal;
+use crate::core::types::Scope;
+
+/// Everything that can be said about a pool.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub pool: PoolArgs,
+    #[command(flatten)]
+    pub readiness: ReadinessArgs,
+    #[command(flatten)]
+    pub drain: DrainArgs,
+    #[command(flatten)]
+    pub init: InitArgs,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+
+    /// What the workers execute
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, num_args = 1..)]
+    pub command: Vec<OsString>,
+}
+
+/// The workers and their sockets.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Pool")]
+pub struct PoolArgs {
+    /// Worker processes
+    #[arg(long, env = "DRAINIT_WORKERS", value_name = "N", default_value = "1", value_parser = values::parse_workers)]
+    pub workers: u32,
+    #[arg(
+        long,
+        env = "DRAINIT_LISTEN",
+        value_name = "[NAME=]ADDR",
+        help = "A socket drainit owns: 8080, 0.0.0.0:8080, [::]:8080, unix:/run/app.sock (repeatable)",
+        value_delimiter = ','
+    )]
+    pub listen: Vec<Listen>,
+    #[arg(long, env = "DRAINIT_RESTART", value_name = "POLICY", value_parser = parse::restart, help = "When a worker exits by itself, start another: always, on-failure, never [default: never for one worker without --listen, else always]")]
+    pub restart: Option<Restart>,
+    /// Bounds of the random delay before a worker that keeps dying is started again
+    #[arg(long, env = "DRAINIT_BACKOFF", value_name = "MIN..MAX", default_value = "100ms..30s", value_parser = values::parse_backoff)]
+    pub backoff: Backoff,
+    /// A worker that was ready for so long is replaced without delay
+    #[arg(long, env = "DRAINIT_MIN_UPTIME", value_name = "DUR", default_value = "10s", value_parser = duration::parse)]
+    pub min_uptime: Duration,
+    /// More crashes than this with no worker ready end drainit with exit code 75; or off
+    #[arg(long, env = "DRAINIT_MAX_CRASHES", value_name = "N/WINDOW", default_value = "5/60s", value_parser = parse::max_crashes)]
+    pub max_crashes: CrashLimit,
+}
+
+/// When a worker, and when the pod, is ready.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Readiness")]
+pub struct ReadinessArgs {
+    /// When one worker counts as ready: listening, notify, started, tcp=:PORT, http=:PORT/PATH, exec=CMD
+    #[arg(long, env = "DRAINIT_READY_WHEN", value_name = "WHEN", default_value = "listening")]
+    pub ready_when: ReadyWhen,
+    #[arg(
+        long,
+        env = "DRAINIT_READY_TIMEOUT",
+        value_name = "DUR",
+        help = "Then a worker that is not ready is failed; or off [default: 30s with --listen, else off]"
+    )]
+    pub ready_timeout: Option<Timeout>,
+    /// Ready workers below which the pod is not ready
+    #[arg(long, env = "DRAINIT_MIN_READY", value_name = "N|N%", default_value = "1", value_parser = values::parse_count)]
+    pub min_ready: Count,
+}
+
+/// How it ends.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Drain")]
+pub struct DrainArgs {
+    #[arg(long, env = "DRAINIT_GRACE", value_name = "DUR", value_parser = duration::parse, help = "The orchestrator's whole patience, terminationGracePeriodSeconds [default: 30s in a pod, 10s elsewhere]")]
+    pub grace: Option<Duration>,
+    /// Kept back from it, so that drainit exits before it is killed
+    #[arg(long, env = "DRAINIT_MARGIN", value_name = "DUR", default_value = "1s", value_parser = duration::parse)]
+    pub margin: Duration,
+    #[arg(long, env = "DRAINIT_LB_WAIT", value_name = "MIN..MAX", value_parser = values::parse_lb_wait, help = "How long to go on serving, unready, while load balancers let go [default: 3s..15s in a pod, 0 elsewhere]")]
+    pub lb_wait: Option<LbWait>,
+    /// Whether /readyz fails during that wait: fail or keep
+    #[arg(long, env = "DRAINIT_READINESS_ON_DRAIN", value_name = "POLICY", default_value = "fail", value_parser = parse::readiness)]
+    pub readiness_on_drain: ReadinessOnDrain,
+    /// What asks a worker to finish
+    #[arg(long, env = "DRAINIT_STOP_SIGNAL", value_name = "SIG", default_value = "TERM")]
+    pub stop_signal: Signal,
+    #[arg(long, env = "DRAINIT_DRAIN_TIMEOUT", value_name = "DUR", value_parser = duration::parse, help = "Cap on the workers' own finishing [default: what is left of the grace period]")]
+    pub drain_timeout: Option<Duration>,
+}
+
+/// What every init does.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Init")]
+pub struct InitArgs {
+    /// What a signal does: forward, ignore, drain, scale-up, scale-down or another signal's name (repeatable)
+    #[arg(long, env = "DRAINIT_SIGNAL", value_name = "SIG=ACTION", value_delimiter = ',')]
+    pub signal: Vec<SignalRule>,
+    /// Who gets forwarded and stop signals: leader or group
+    #[arg(long, env = "DRAINIT_SIGNAL_SCOPE", value_name = "SCOPE", default_value = "leader", value_parser = parse::scope)]
+    pub signal_scope: Scope,
+    /// Show an exit code as another, such as 143=0 (repeatable)
+    #[arg(long, env = "DRAINIT_REMAP_EXIT", value_name = "FROM=TO", value_delimiter = ',', value_parser = values::parse_remap)]
+    pub remap_exit: Vec<(u8, u8)>,
+    /// Get this signal when the parent of drainit dies
+    #[arg(long, env = "DRAINIT_PARENT_DEATH", value_name = "SIG")]
+    pub parent_death: Option<Signal>,
+    /// What outlives the last worker gets TERM, and after this KILL
+    #[arg(long, env = "DRAINIT_ORPHAN_GRACE", value_name = "DUR", default_value = "1s", value_parser = duration::parse)]
+    pub orphan_grace: Duration,
+}
+
+/// What others see of it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Admin")]
+pub struct AdminArgs {
+    #[arg(long, env = "DRAINIT_ADMIN", value_name = "ADDR", value_parser = parse::admin, help = "Probes, metrics and status, read-only; or off [default: [::]:9180]")]
+    pub admin: Option<Admin>,
+    #[arg(long, env = "DRAINIT_CONTROL", value_name = "PATH|@NAME", value_parser = parse::control, help = "The socket of the subcommands: a path, an abstract @NAME, or off [default: a name of this container's]")]
+    pub control: Option<Control>,
+    #[arg(
+        long,
+        env = "DRAINIT_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum,
+        hide_possible_values = true,
+        help = "drainit's own log, on stderr: text or json [default: text on a terminal, else json]"
+    )]
+    pub log_format: Option<LogFormat>,
+    /// error, warn, info, debug, trace or off
+    #[arg(
+        long,
+        env = "DRAINIT_LOG_LEVEL",
+        value_name = "LEVEL",
+        default_value = "info",
+        value_parser = parse::log_level,
+    )]
+    pub log_level: LevelFilter,
+}
