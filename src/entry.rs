@@ -10,13 +10,14 @@ use crate::sys::signals::Inherited;
 use crate::sys::{control, descriptors, install, process, signals, stderr};
 use crate::{client, daemon};
 
-/// The whole program. `args` start with its name.
-pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
-    // The very first act: PID 1 drops what is neither blocked nor handled.
-    let inherited = signals::take_over();
+/// The whole program, once signals have been taken over. `args` start with its name.
+pub fn run(inherited: Inherited, args: impl IntoIterator<Item = OsString>) -> u8 {
     descriptors::plug_stdio();
     // The standard hook prints a backtrace, and waits for whoever reads it.
     std::panic::set_hook(Box::new(|panic| stderr::complain(&format!("a bug in drainit: {panic}"))));
+    if let Some(name) = unreadable_variable() {
+        return daemon::refuse_usage(&format!("the environment variable {name} is not UTF-8"));
+    }
     match cli::parse(args) {
         Ok(Cli { subcommand: Some(subcommand), .. }) => ask(subcommand, inherited),
         Ok(Cli { subcommand: None, run }) => {
@@ -36,6 +37,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         }
         Err(Stop::Usage(reason)) => daemon::refuse_usage(&reason),
     }
+}
+
+/// An option in the environment that cannot be read; the parser would not say which.
+fn unreadable_variable() -> Option<String> {
+    let ours = std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DRAINIT_"));
+    ours.filter(|(_, value)| value.to_str().is_none())
+        .map(|(name, _)| name.to_string_lossy().into_owned())
+        .next()
 }
 
 /// Whether Kubernetes started this.
@@ -59,7 +68,11 @@ fn ask(subcommand: Ask, inherited: Inherited) -> u8 {
         }
     };
     match subcommand {
-        Ask::Prestop { timeout } => client::prestop(&endpoint, timeout),
+        Ask::Prestop { timeout } => {
+            // The sweep at the end of the drain reaches this process too.
+            signals::ignore_term();
+            client::prestop(&endpoint, timeout)
+        }
         Ask::Probe { which, timeout } => {
             let which = match which {
                 Probe::Live => client::Probe::Live,

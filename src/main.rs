@@ -15,6 +15,8 @@ use std::panic::catch_unwind;
 // SAFETY: no other `main` is linked.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn main(argc: i32, argv: *const *const c_char) -> i32 {
+    // The very first act: PID 1 drops what is neither blocked nor handled.
+    let inherited = drainit::sys::signals::take_over();
     let args: Vec<OsString> = (0..usize::try_from(argc).unwrap_or(0))
         .map(|index| {
             // SAFETY: argv holds argc pointers (C11, 5.1.2.2.1).
@@ -26,5 +28,5 @@ pub unsafe extern "C" fn main(argc: i32, argv: *const *const c_char) -> i32 {
         })
         .collect();
     // Unwinding into C would abort, and an abort in PID 1 is reported as a segmentation fault.
-    i32::from(catch_unwind(|| drainit::run(args)).unwrap_or(drainit::core::types::code::SOFTWARE))
+    i32::from(catch_unwind(|| drainit::run(inherited, args)).unwrap_or(drainit::core::types::code::SOFTWARE))
 }

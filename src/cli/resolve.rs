@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::RunArgs;
-use crate::config::values::{Listen, LogFormat, ReadyWhen, SignalRule};
+use crate::config::values::{Listen, LogFormat, SignalRule};
 use crate::config::{Admin, Config, Control, Log};
 use crate::core::config::{Config as CoreConfig, Kind, LbWait, Restart};
-use crate::core::signal::SignalTable;
+use crate::core::signal::{Signal, SignalTable};
 
 /// What the defaults depend on beyond the options.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,13 @@ pub fn resolve(args: RunArgs, around: Surroundings) -> Result<Config, String> {
     }
     check_names(&args.pool.listen)?;
     let ready_when = args.readiness.ready_when;
-    if ready_when == ReadyWhen::Listening && ready_timeout.is_some_and(|timeout| timeout.is_zero()) {
+    if core.stop_signal.is_uncatchable() || core.stop_signal == Signal::CHLD {
+        return Err(format!(
+            "--stop-signal {} asks for nothing; takes one that a worker can catch",
+            core.stop_signal
+        ));
+    }
+    if ready_timeout.is_some_and(|timeout| timeout.is_zero()) {
         return Err("--ready-timeout 0 fails every worker at once; takes a longer time or off".to_owned());
     }
     let warnings = warnings(&core);
@@ -113,5 +119,12 @@ fn warnings(core: &CoreConfig) -> Vec<String> {
             core.lb_wait.max, effective.max, core.grace, core.margin
         )
     });
-    cut.into_iter().collect()
+    let least = core.min_ready.of(core.workers);
+    let unreachable = (least > core.workers).then(|| {
+        format!(
+            "--min-ready {least} is more than --workers {}: never ready before the pool is scaled up",
+            core.workers
+        )
+    });
+    cut.into_iter().chain(unreachable).collect()
 }

@@ -13,7 +13,7 @@ use crate::config::values::Listen;
 use crate::config::{ADMIN_PORT, Admin, Config, Control};
 use crate::core::config::Kind;
 use crate::core::types::{ExitStatus, code};
-use crate::sys::listen::{Listener, bind_tcp};
+use crate::sys::listen::{Listener, SocketFile, bind_tcp};
 use crate::sys::signals::Inherited;
 use crate::sys::{control, descriptors, process};
 
@@ -28,8 +28,8 @@ pub(super) struct Boot {
 pub(super) struct Servers {
     pub(super) admin: Option<TcpListener>,
     pub(super) control: Option<UnixListener>,
-    /// To be removed at the end.
-    pub(super) control_path: Option<Endpoint>,
+    /// Removed when it is dropped.
+    pub(super) control_file: Option<SocketFile>,
     /// What could not be had and is not worth refusing for.
     pub(super) missing: Vec<String>,
 }
@@ -153,7 +153,7 @@ fn bind_admin(address: &Address) -> Result<TcpListener, String> {
 }
 
 fn serve_control(config: &Config, servers: &mut Servers) -> Result<(), ExitStatus> {
-    let bound = match &config.control {
+    let (listener, file) = match &config.control {
         Control::Off => return Ok(()),
         Control::At(endpoint) => {
             let endpoint = match endpoint {
@@ -162,31 +162,28 @@ fn serve_control(config: &Config, servers: &mut Servers) -> Result<(), ExitStatu
                 }
                 Endpoint::Abstract(_) => endpoint.clone(),
             };
-            let refused = |error| unavailable(format!("--control {endpoint}: {error}"));
-            (control::bind(&endpoint).map_err(refused)?, endpoint)
+            control::bind(&endpoint).map_err(|error| unavailable(format!("--control {endpoint}: {error}")))?
         }
         Control::OfThisContainer => match bind_own_name() {
             Ok(bound) => bound,
-            Err(reason) => {
-                servers.missing.push(reason);
+            Err(error) => {
+                servers.missing.push(format!("no control socket: {error}"));
                 return Ok(());
             }
         },
     };
-    servers.control = Some(bound.0);
-    servers.control_path = Some(bound.1);
+    servers.control = Some(listener);
+    servers.control_file = file;
     Ok(())
 }
 
 /// The container's name for what is its main process (PID 1, unless the pod shares its PID namespace), the pid's for
 /// whoever else runs there.
-fn bind_own_name() -> Result<(UnixListener, Endpoint), String> {
-    let pid = process::own_pid();
-    let by_pid = control::of_process(pid);
-    let own =
-        if process::is_init() || crate::in_pod() { control::of_this_container() } else { by_pid.clone() };
-    let bind = |endpoint: Endpoint| control::bind(&endpoint).map(|listener| (listener, endpoint));
-    bind(own).or_else(|_| bind(by_pid)).map_err(|error| format!("no control socket: {error}"))
+fn bind_own_name() -> std::io::Result<(UnixListener, Option<SocketFile>)> {
+    let by_pid = control::of_process(process::own_pid());
+    let is_main = process::is_init() || crate::in_pod();
+    let own = if is_main { control::of_this_container() } else { by_pid.clone() };
+    control::bind(&own).or_else(|_| control::bind(&by_pid))
 }
 
 fn arrange_parentage(config: &Config, servers: &mut Servers) -> Result<(), ExitStatus> {

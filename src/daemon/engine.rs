@@ -23,12 +23,16 @@ use crate::core::time::Time;
 use crate::core::types::{Exit, ExitStatus, Generation, Pid, Scope, SlotIndex, WorkerId};
 use crate::sys::accepting::{self, Sight};
 use crate::sys::notify::NotifySocket;
+use crate::sys::orphans::{self, Member};
 use crate::sys::reap::{self, Change, Children};
 use crate::sys::signals::Received;
-use crate::sys::{kill, orphans, stderr};
+use crate::sys::{descriptors, kill, stderr};
 
 /// The dead that are reaped in one turn.
 const REAPED_AT_ONCE: usize = 256;
+
+/// Descriptors that are not for workers: the event loop's, the sockets', the connections' of probes.
+const DESCRIPTORS_KEPT: i32 = 32;
 
 /// An exec check that takes longer has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -47,8 +51,8 @@ pub(super) struct Engine {
     pub(super) departed: Vec<WorkerId>,
     replies: BTreeMap<RequestId, oneshot::Sender<Outcome>>,
     last_request: u64,
-    /// Process groups that outlived their leader.
-    remnants: BTreeMap<Pid, Time>,
+    /// What outlived its worker in its process group, and when that is killed.
+    remnants: Vec<(Time, Vec<Member>)>,
     job_control: JobControl,
     /// Everything is being killed: whoever turns up now goes too.
     sweeping: Option<Signal>,
@@ -102,7 +106,7 @@ impl Engine {
             departed: Vec::new(),
             replies: BTreeMap::new(),
             last_request: 0,
-            remnants: BTreeMap::new(),
+            remnants: Vec::new(),
             sweeping: None,
             early: Some(Vec::new()),
             snapshot,
@@ -155,7 +159,7 @@ impl Engine {
             }
         }
         if reaped > 0 && self.exit.is_none() {
-            self.remnants.retain(|group, _| kill::group_exists(*group));
+            self.remnants.retain(|(_, members)| members.iter().any(Member::is_alive));
             if let Some(signal) = self.sweeping {
                 self.check_sweep(signal);
             }
@@ -176,7 +180,8 @@ impl Engine {
                 self.workers.remove(&worker);
                 self.departed.push(worker);
                 if kill::group_exists(pid) {
-                    self.remnants.insert(pid, self.clock.now() + self.core.config().orphan_grace);
+                    let kill_at = self.clock.now() + self.core.config().orphan_grace;
+                    self.remnants.push((kill_at, orphans::members_of(pid)));
                 }
                 self.feed(Event::Exited { worker, exit });
             }
@@ -198,13 +203,9 @@ impl Engine {
                 let _ = kill::send(*pid, Signal::KILL, Scope::Group, None);
             }
         }
-        self.remnants.retain(|group, kill_at| {
-            let due = *kill_at <= now;
-            if due {
-                let _ = kill::send_to_group(*group, Signal::KILL);
-            }
-            !due
-        });
+        for (_, members) in self.remnants.extract_if(.., |(kill_at, _)| *kill_at <= now) {
+            members.iter().for_each(Member::kill);
+        }
         if self.core.poll_timeout().is_some_and(|due| due <= now) {
             self.feed(Event::Tick);
         }
@@ -216,7 +217,7 @@ impl Engine {
             Child::Check(check) => check.kill_at,
             Child::Worker(_) => None,
         });
-        checks.chain(self.remnants.values().copied()).chain(self.core.poll_timeout()).min()
+        checks.chain(self.remnants.iter().map(|(kill_at, _)| *kill_at)).chain(self.core.poll_timeout()).min()
     }
 
     /// A worker has been found ready.
@@ -309,6 +310,12 @@ impl Engine {
         self.early.take().unwrap_or_default().iter().for_each(|notice| notices::tell(notice, kind));
     }
 
+    pub(super) fn leave_start_directory(&self) {
+        if self.launcher.can_come_back() {
+            crate::sys::process::leave_start_directory();
+        }
+    }
+
     pub(super) fn restore_terminal(&mut self) {
         self.job_control.restore();
     }
@@ -373,8 +380,6 @@ impl Engine {
     fn spawn(&mut self, worker: WorkerId, slot: SlotIndex, generation: Generation) {
         match self.try_spawn(worker, slot, generation) {
             Ok(pid) => {
-                // A group of that number is this worker's now.
-                self.remnants.remove(&pid);
                 self.children.insert(pid, Child::Worker(worker));
                 self.workers.insert(worker, Worker { pid, slot, ready: false });
                 self.events.push_back(Event::Spawned { worker, pid });
@@ -393,7 +398,7 @@ impl Engine {
         generation: Generation,
     ) -> Result<Pid, SpawnFailure> {
         let wanted = self.ready_when == ReadyWhen::Notify;
-        let notify = if wanted || !self.is_init_only() {
+        let notify = if wanted || (!self.is_init_only() && self.has_descriptors_to_spare()) {
             match NotifySocket::new(worker.0) {
                 Ok(socket) => Some(socket),
                 Err(error) if wanted => {
@@ -408,6 +413,12 @@ impl Engine {
         let pid = self.launcher.start(slot, generation, address.as_deref())?;
         self.newcomers.push(Newcomer { worker, pid, slot, notify });
         Ok(pid)
+    }
+
+    /// A socket a worker that few workers use must not cost the pool its event loop.
+    fn has_descriptors_to_spare(&self) -> bool {
+        let workers = i32::try_from(self.workers.len()).unwrap_or(i32::MAX);
+        workers.saturating_mul(2).saturating_add(DESCRIPTORS_KEPT) < descriptors::limit()
     }
 
     fn kill(&mut self, pid: Pid, signal: Signal, scope: Scope, value: Option<u64>) {

@@ -3,7 +3,7 @@
 use crate::core::config::Kind;
 use crate::core::signal::Signal;
 use crate::core::types::{Pid, Scope};
-use crate::sys::tty::{Terminal, stop_self};
+use crate::sys::tty::{Terminal, stop_as_a_job, stop_for_good};
 use crate::sys::{kill, process};
 
 /// Job control for one worker; a pool has none.
@@ -36,10 +36,16 @@ impl JobControl {
     /// over; when it continues us, give the terminal back and continue the worker.
     pub(super) fn on_stopped(&mut self, worker: Pid, by: Signal) {
         let from_terminal = self.terminal.is_some_and(|terminal| terminal.belongs_to(worker));
-        if !(by.is_terminal_stop() || from_terminal || std::mem::take(&mut self.stop_sent)) {
+        // Asked for by whoever sent it to us, with or without a shell above; he continues us.
+        let stopped = if std::mem::take(&mut self.stop_sent) {
+            stop_for_good();
+            true
+        } else {
+            (by.is_terminal_stop() || from_terminal) && stop_as_a_job()
+        };
+        if !stopped {
             return;
         }
-        stop_self();
         if let Some(terminal) = self.terminal.filter(|terminal| terminal.is_ours()) {
             terminal.give_to(worker);
         }

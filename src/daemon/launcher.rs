@@ -14,6 +14,8 @@ use crate::sys::signals::Inherited;
 use crate::sys::spawn::{Launch, spawn};
 use crate::sys::tty::Terminal;
 
+const VERSION_MAX: usize = 128;
+
 /// The command and everything that a worker is given.
 #[derive(Debug)]
 pub(super) struct Launcher {
@@ -40,16 +42,24 @@ impl Launcher {
         Self {
             kind,
             command: config.command.clone(),
-            version: version.map(|version| String::from_utf8_lossy(version).into_owned()),
+            // Shown with every worker in every status: enough for any version, and no more.
+            version: version
+                .map(|version| String::from_utf8_lossy(version).chars().take(VERSION_MAX).collect()),
             environment,
             listeners,
             inherited,
+            // A directory that we may be in but not enter (WORKDIR /root, another uid) is not left.
             directory: std::env::current_dir()
                 .ok()
+                .filter(|path| std::env::set_current_dir(path).is_ok())
                 .and_then(|path| CString::new(path.into_os_string().into_vec()).ok()),
             // A pool keeps the foreground, so that Ctrl-C reaches drainit, which drains.
             terminal: Terminal::controlling().filter(|_| kind == Kind::Single),
         }
+    }
+
+    pub(super) fn can_come_back(&self) -> bool {
+        self.directory.is_some()
     }
 
     pub(super) fn version(&self) -> Option<&str> {

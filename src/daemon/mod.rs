@@ -22,7 +22,7 @@ use crate::core::event::Event;
 use crate::core::types::{ExitStatus, code};
 use crate::log;
 use crate::sys::signals::Inherited;
-use crate::sys::{process, stderr, termination_log};
+use crate::sys::{stderr, termination_log};
 
 use boot::Boot;
 use engine::Engine;
@@ -35,13 +35,15 @@ pub fn run(config: Config, inherited: Inherited) -> u8 {
         Ok(Boot { engine, servers }) => (engine, servers),
         Err(refusal) => return refuse(&refusal),
     };
+    let mut servers = servers;
+    let _control_file = servers.control_file.take();
     // The worker first: all that it does not need comes after it.
     engine.feed(Event::Start);
     if let Some(status) = engine.exit_status() {
         return refuse(&status.clone());
     }
     let supervised = catch_unwind(AssertUnwindSafe(|| {
-        process::leave_start_directory();
+        engine.leave_start_directory();
         log::start(logging);
         engine.log_is_up();
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

@@ -14,6 +14,9 @@ use crate::sys::signals;
 /// How often workers that are starting are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// The signals that are taken in one turn.
+const SIGNALS_AT_ONCE: usize = 256;
+
 /// Turn the engine until it has an exit status.
 pub(super) fn run(engine: &mut Engine) {
     let mut starting: Vec<Newcomer> = Vec::new();
@@ -21,6 +24,9 @@ pub(super) fn run(engine: &mut Engine) {
         let more = engine.reap();
         engine.tick();
         starting.append(&mut engine.newcomers);
+        if engine.core().config().kind == Kind::Pool && !starting.is_empty() {
+            engine.look_at_workers();
+        }
         starting.retain(|newcomer| !settled(engine, newcomer));
         let departed = std::mem::take(&mut engine.departed);
         starting.retain(|newcomer| !departed.contains(&newcomer.worker));
@@ -32,8 +38,11 @@ pub(super) fn run(engine: &mut Engine) {
         let until_look = (!starting.is_empty()).then_some(LOOK_EVERY);
         let at_once = more.then_some(Duration::ZERO);
         let timeout = [until_tick, until_look, at_once].into_iter().flatten().min();
-        if let Some(signal) = signals::wait(timeout) {
+        let mut timeout = timeout;
+        for _ in 0..SIGNALS_AT_ONCE {
+            let Some(signal) = signals::wait(timeout) else { break };
             engine.take_signals(&[signal]);
+            timeout = Some(Duration::ZERO);
         }
     }
 }
@@ -44,10 +53,7 @@ fn settled(engine: &mut Engine, newcomer: &Newcomer) -> bool {
         ReadyWhen::Started => true,
         // Nobody can ask, so nobody looks.
         _ if engine.core().config().kind == Kind::Single => true,
-        ReadyWhen::Listening => {
-            engine.look_at_workers();
-            engine.is_ready(newcomer.worker)
-        }
+        ReadyWhen::Listening => engine.is_ready(newcomer.worker),
         ReadyWhen::Notify => {
             let said = newcomer.notify.as_ref().is_some_and(|socket| has_said_ready(socket, newcomer));
             if said {

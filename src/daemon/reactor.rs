@@ -16,7 +16,6 @@ use super::boot::Servers;
 use super::engine::Engine;
 use super::readiness::{self, Message};
 use crate::admin::{self, Facts, Request, Shared};
-use crate::config::endpoint::Endpoint;
 use crate::core::snapshot;
 use crate::core::types::WorkerId;
 use crate::sys::control::may_control;
@@ -61,16 +60,14 @@ struct Reactor<'a> {
     to_us: mpsc::Sender<Message>,
     /// Who is finding out about which worker.
     watchers: BTreeMap<WorkerId, AbortHandle>,
-    control: Option<Endpoint>,
 }
 
 impl<'a> Reactor<'a> {
     fn start(engine: &'a mut Engine, servers: Servers) -> Self {
         let (to_requests, requests) = mpsc::channel(REQUESTS);
         let (to_us, messages) = mpsc::channel(REQUESTS);
-        let control = servers.control_path.clone();
         serve(engine, servers, to_requests);
-        Self { engine, requests, messages, to_us, watchers: BTreeMap::new(), control }
+        Self { engine, requests, messages, to_us, watchers: BTreeMap::new() }
     }
 
     async fn turn(mut self, signals: &AsyncFd<SignalFd>) {
@@ -147,9 +144,6 @@ impl<'a> Reactor<'a> {
             }
         }
         yield_now().await;
-        if let Some(Endpoint::Path(path)) = self.control {
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 

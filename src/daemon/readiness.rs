@@ -76,6 +76,9 @@ async fn listen_to(socket: NotifySocket, pid: Pid, worker: WorkerId, to_loop: &m
             // One bad datagram; but an error that stays must not become a busy loop.
             Err(_) => sleep(CHECK_FIRST).await,
         }
+        drop(ready);
+        // `readable` takes no part in tokio's budget: a worker that never stops talking would stop the loop.
+        tokio::task::yield_now().await;
     }
 }
 

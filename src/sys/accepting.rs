@@ -62,7 +62,10 @@ fn look(worker: Pid, accepts: impl Fn(Pid, &[(i32, String)]) -> bool) -> Sight {
         match procfs::descriptors(pid) {
             Ok(descriptors) if accepts(pid, &descriptors) => return Sight::Accepting,
             Ok(_) => {}
-            Err(error) if pid == worker => blind = Some(error),
+            // Anything else passes: descriptors run short, or the process is about to go.
+            Err(error) if pid == worker && error.kind() == io::ErrorKind::PermissionDenied => {
+                blind = Some(error)
+            }
             Err(_) => {}
         }
     }

@@ -8,6 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 
 use nix::sys::socket::{getsockopt, sockopt};
 
+use super::listen::SocketFile;
 use super::process;
 use crate::config::endpoint::{Endpoint, PREFIX};
 use crate::core::types::Pid;
@@ -30,18 +31,19 @@ pub fn of_process(pid: Pid) -> Endpoint {
 ///
 /// # Errors
 /// EADDRINUSE where somebody listens there.
-pub fn bind(endpoint: &Endpoint) -> io::Result<UnixListener> {
-    let listener = match endpoint {
-        Endpoint::Abstract(name) => UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?,
+pub fn bind(endpoint: &Endpoint) -> io::Result<(UnixListener, Option<SocketFile>)> {
+    let (listener, file) = match endpoint {
+        Endpoint::Abstract(name) => (UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?, None),
         Endpoint::Path(path) => {
             super::listen::remove_stale_socket(path)?;
             let listener = UnixListener::bind(path)?;
+            let file = SocketFile::of(path)?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-            listener
+            (listener, Some(file))
         }
     };
     listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok((listener, file))
 }
 
 /// Own uid or root, own PID namespace: an abstract name can be reached by whoever shares the network.

@@ -52,6 +52,12 @@ pub fn take_activated(count: usize) -> io::Result<Vec<OwnedFd>> {
         .collect()
 }
 
+/// Close a descriptor that somebody has sent and nobody wants.
+pub(super) fn close(fd: RawFd) {
+    // SAFETY: the kernel has just given it to us, and nobody else knows it.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+}
+
 /// The soft RLIMIT_NOFILE.
 pub fn limit() -> RawFd {
     let soft = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -40,8 +40,9 @@ pub enum Bound {
     Unknown,
 }
 
+/// The file of a unix socket, removed when this is dropped if it is still the same.
 #[derive(Debug)]
-struct SocketFile {
+pub struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -55,7 +56,7 @@ impl Listener {
     pub fn bind(name: String, address: &Address, v6_only: bool) -> Result<Self, String> {
         let say = |error: io::Error| match error.raw_os_error() {
             Some(nix::libc::EADDRINUSE) => format!("{address} is taken by another process"),
-            Some(nix::libc::EACCES) => format!(
+            Some(nix::libc::EACCES) if matches!(address, Address::Port(_) | Address::Tcp(_)) => format!(
                 "{address} is refused: ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
             ),
             Some(nix::libc::EADDRNOTAVAIL) => format!("{address} is no address of this machine"),
@@ -99,6 +100,14 @@ impl AsFd for Listener {
 impl AsRawFd for Listener {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+}
+
+impl SocketFile {
+    /// Of a socket that has just been bound there.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let meta = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: meta.dev(), inode: meta.ino() })
     }
 }
 
@@ -163,8 +172,7 @@ pub fn bind_tcp(address: SocketAddr, v6_only: bool) -> io::Result<OwnedFd> {
 fn bind_unix(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
     remove_stale_socket(path)?;
     let listener = UnixListener::bind(path)?;
-    let meta = fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.to_owned(), device: meta.dev(), inode: meta.ino() };
+    let file = SocketFile::of(path)?;
     deepen(&listener)?;
     Ok((listener.into(), file))
 }
@@ -189,9 +197,12 @@ pub fn remove_stale_socket(path: &Path) -> io::Result<()> {
     if !meta.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is in the way"));
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+    // Non-blocking: connect(2) would wait for ever where the queue is full.
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let probe = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    match socket::connect(probe.as_raw_fd(), &socket::UnixAddr::new(path)?) {
+        Err(Errno::ECONNREFUSED) => fs::remove_file(path),
+        Err(Errno::ENOENT) => Ok(()),
         // Accepted, or its queue is full: somebody is there.
         Ok(_) | Err(_) => Err(Errno::EADDRINUSE.into()),
     }

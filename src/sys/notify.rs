@@ -7,7 +7,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt};
 
-use super::{process, procfs};
+use super::{descriptors, process, procfs};
 use crate::core::types::Pid;
 
 /// The supervisor's end for one worker.
@@ -44,8 +44,9 @@ impl NotifySocket {
     /// WouldBlock when there is no more.
     pub fn receive(&self, worker: Pid) -> io::Result<Option<Message>> {
         let mut buffer = [0_u8; 4096];
-        // Room for the credentials and nothing else: descriptors that somebody sends along are closed at once.
-        let mut control = nix::cmsg_space!(UnixCredentials);
+        // Room for as many descriptors as can be sent along (unix(7), SCM_RIGHTS), which are closed: one that did not
+        // fit would have the whole message dropped.
+        let mut control = nix::cmsg_space!(UnixCredentials, [RawFd; 253]);
         let mut parts = [IoSliceMut::new(&mut buffer)];
         let received = recvmsg::<()>(
             self.socket.as_raw_fd(),
@@ -55,12 +56,14 @@ impl NotifySocket {
         )?;
         let length = received.bytes;
         let truncated = received.flags.contains(MsgFlags::MSG_TRUNC);
-        let sender = received.cmsgs().ok().and_then(|mut messages| {
-            messages.find_map(|message| match message {
-                ControlMessageOwned::ScmCredentials(credentials) => Some(credentials),
-                _ => None,
-            })
-        });
+        let mut sender = None;
+        for message in received.cmsgs().into_iter().flatten() {
+            match message {
+                ControlMessageOwned::ScmCredentials(credentials) => sender = Some(credentials),
+                ControlMessageOwned::ScmRights(fds) => fds.into_iter().for_each(descriptors::close),
+                _ => {}
+            }
+        }
         let trusted = !truncated && sender.is_some_and(|sender| counts(&sender, worker));
         Ok(trusted.then(|| parse(buffer.get(..length).unwrap_or_default())))
     }

@@ -45,6 +45,38 @@ pub fn any_left() -> bool {
     process::is_init() && check(unsafe { libc::kill(-1, 0) }).is_ok()
 }
 
+/// A process that outlived the leader of its group. Its number may become another's, its start does not.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    pid: Pid,
+    group: Pid,
+    started: u64,
+}
+
+impl Member {
+    /// Still there, and in that group.
+    pub fn is_alive(&self) -> bool {
+        procfs::stat(self.pid).is_some_and(|stat| stat.group == self.group && stat.started == self.started)
+    }
+
+    pub fn kill(&self) {
+        if self.is_alive() {
+            // SAFETY: kill(2) touches no memory.
+            unsafe { libc::kill(self.pid.0, libc::SIGKILL) };
+        }
+    }
+}
+
+/// Who is in a group whose leader is gone; nobody where /proc cannot tell, and then the sweep at the end has to do.
+pub fn members_of(group: Pid) -> Vec<Member> {
+    let all = procfs::pids().unwrap_or_default().into_iter();
+    let stats = all.filter_map(|pid| Some((pid, procfs::stat(pid)?)));
+    stats
+        .filter(|(_, stat)| stat.group == group)
+        .map(|(pid, stat)| Member { pid, group, started: stat.started })
+        .collect()
+}
+
 fn below_us() -> Vec<Pid> {
     procfs::descendants(process::own_pid())
         .unwrap_or_else(|| (2..GUESSED_PIDS).map(Pid).filter(|pid| reap::is_child(*pid)).collect())

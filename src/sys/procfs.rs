@@ -15,20 +15,37 @@ pub fn is_ours() -> bool {
     fs::read_link("/proc/self").is_ok_and(|own| own.to_str() == Some(&std::process::id().to_string()))
 }
 
-/// The parent of every process, or `None` where /proc is not mounted.
-pub fn parents() -> Option<BTreeMap<Pid, Pid>> {
+/// Every process, or `None` where /proc cannot tell.
+pub fn pids() -> Option<Vec<Pid>> {
+    if !is_ours() {
+        return None;
+    }
     let entries = fs::read_dir("/proc").ok()?;
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid));
-    let parents: BTreeMap<_, _> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
-    (!parents.is_empty()).then_some(parents)
+    Some(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid)).collect())
 }
 
-/// proc_pid_stat(5): the name in parentheses may hold anything, so what follows the last one counts.
-pub fn parent(pid: Pid) -> Option<Pid> {
+/// What proc_pid_stat(5) says of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Stat {
+    pub parent: Pid,
+    pub group: Pid,
+    /// In clock ticks since boot.
+    pub started: u64,
+}
+
+/// The name in parentheses may hold anything, so what follows the last one counts.
+pub fn stat(pid: Pid) -> Option<Stat> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let after_name = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(after_name + 1..)?).ok()?;
-    rest.split_ascii_whitespace().nth(1)?.parse().ok().map(Pid)
+    let mut fields = rest.split_ascii_whitespace();
+    let parent = Pid(fields.nth(1)?.parse().ok()?);
+    let group = Pid(fields.next()?.parse().ok()?);
+    Some(Stat { parent, group, started: fields.nth(16)?.parse().ok()? })
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    stat(pid).map(|stat| stat.parent)
 }
 
 /// `root` and everything below it.
@@ -62,7 +79,8 @@ fn children(pid: Pid) -> Option<Vec<Pid>> {
 }
 
 fn tree_by_scan(root: Pid) -> Vec<Pid> {
-    let parents = parents().unwrap_or_default();
+    let all = pids().unwrap_or_default().into_iter();
+    let parents: BTreeMap<_, _> = all.filter_map(|pid| Some((pid, parent(pid)?))).collect();
     let mut found = vec![root];
     let mut next = 0;
     while let Some(pid) = found.get(next).copied() {

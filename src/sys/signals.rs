@@ -57,6 +57,12 @@ pub fn give_back(inherited: Inherited) {
     set_mask(inherited.mask);
 }
 
+/// A hook in the container is reached by the sweep's TERM, and has to report 0 all the same.
+pub fn ignore_term() {
+    // SAFETY: SIG_IGN installs no handler.
+    unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+}
+
 /// Set this thread's signal mask and return the one before.
 pub(super) fn set_mask(mask: Mask) -> Mask {
     let mut before: Mask = 0;
@@ -71,6 +77,32 @@ pub(super) fn set_mask(mask: Mask) -> Mask {
         )
     };
     before
+}
+
+/// The signals that wait for this process.
+pub(super) fn pending() -> Mask {
+    let mut set: Mask = 0;
+    // SAFETY: the set is live and has the size given.
+    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut set, MASK_BYTES) };
+    set
+}
+
+/// The signal as a set of one.
+pub(super) const fn bit(signal: libc::c_int) -> Mask {
+    1 << (signal - 1)
+}
+
+pub(super) const TERMINAL_STOPS: Mask = bit(libc::SIGTSTP) | bit(libc::SIGTTIN) | bit(libc::SIGTTOU);
+
+/// Forget those of `set` that are pending. Nothing but system calls: the child of a spawn calls it.
+pub(super) fn discard(set: Mask) {
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let nowhere = ptr::null_mut::<libc::siginfo_t>();
+    // SAFETY: the set and the timeout are live; nothing is to be written back.
+    let take = || unsafe {
+        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, nowhere, &raw const at_once, MASK_BYTES)
+    };
+    while take() > 0 {}
 }
 
 /// A descriptor from which signals are read.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use nix::libc;
 
 use super::check;
-use super::signals::{Inherited, set_mask};
+use super::signals::{Inherited, TERMINAL_STOPS, discard, set_mask};
 use crate::core::event::SpawnFailure;
 use crate::core::types::Pid;
 
@@ -212,6 +212,8 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
         // SAFETY: dispositions are the child's own: CLONE_SIGHAND is not set.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     }
+    // Ctrl-Z before we had left drainit's group would stop us here, and with us drainit, which waits for the exec.
+    discard(TERMINAL_STOPS);
     // Last of all: a signal that waits for us may end us now, as it would end the program.
     set_mask(plan.launch.inherited.mask);
     exec(plan)

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use nix::libc;
 use nix::unistd::{Pid as NixPid, getpgrp, tcgetpgrp, tcsetpgrp};
 
+use super::signals::{bit, pending, set_mask};
 use crate::core::types::Pid;
 
 /// The controlling terminal, through whichever of 0, 1 and 2 leads to it.
@@ -51,8 +52,18 @@ impl Terminal {
     }
 }
 
-/// Stop this process as the terminal would: the shell that started it takes over until it sends CONT.
-pub fn stop_self() {
-    // SAFETY: raise(3) touches no memory. STOP cannot be blocked; PID 1 is immune to it.
+/// Stop this process until somebody sends CONT. PID 1 is immune to it.
+pub fn stop_for_good() {
+    // SAFETY: raise(3) touches no memory.
     unsafe { libc::raise(libc::SIGSTOP) };
+}
+
+/// Stop this process as the terminal would: the shell that started it takes over until it sends CONT. Where there is
+/// no such shell the kernel ignores a TSTP (setpgid(2), orphaned process groups). Says whether it was stopped.
+pub fn stop_as_a_job() -> bool {
+    // SAFETY: raise(3) touches no memory; the signal stays pending until the mask lets it through.
+    unsafe { libc::raise(libc::SIGTSTP) };
+    let mask = set_mask(!bit(libc::SIGTSTP));
+    set_mask(mask);
+    pending() & bit(libc::SIGCONT) != 0
 }

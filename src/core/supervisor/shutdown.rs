@@ -87,6 +87,8 @@ impl Supervisor {
 
     /// TERM, and after `--orphan-grace` KILL, for whatever outlived the workers.
     pub(super) fn sweep(&mut self, span: Option<Span>, status: ExitStatus) {
+        // The sweep reaches whoever waits in this container, the hook's own process too.
+        self.answer_hooks("drained");
         let now = self.ctx.now;
         let grace_ends = now + self.ctx.config.orphan_grace;
         let kill_at = span.map_or(grace_ends, |span| span.hard.min(grace_ends)).max(now);
