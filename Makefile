@@ -1,13 +1,16 @@
 # drainit: `make demo` and `make test` are the whole set-up on a Debian machine with Rust.
 
-HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 TARGET_DIR := target
 RELEASE := $(TARGET_DIR)/$(HOST)/release
 
 # A RUSTFLAGS of yours replaces the one in .cargo/config.toml, which makes the binary static.
-ifdef RUSTFLAGS
-export RUSTFLAGS += -C target-feature=+crt-static
+# `override`, for `make RUSTFLAGS=...`; `origin`, because an empty one replaces it too.
+ifneq ($(origin RUSTFLAGS),undefined)
+override RUSTFLAGS += -C target-feature=+crt-static
+export RUSTFLAGS
 endif
+unexport CARGO_ENCODED_RUSTFLAGS
 export CARGO_BUILD_TARGET = $(HOST)
 export CARGO_TARGET_DIR = $(abspath $(TARGET_DIR))
 
@@ -22,6 +25,7 @@ dist/drainit: | dist
 	@tests/deps build
 	cargo build --release --locked --bin drainit
 	install -m 755 $(RELEASE)/drainit $@
+	@! readelf -lW $@ | grep -q INTERP || { echo '$@ is not static' >&2; rm -f $@; exit 1; }
 
 dist:
 	mkdir -p dist

@@ -12,6 +12,8 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use load::{Kind, Load, Report};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::Value;
 
 const CLIENTS: usize = 8;
@@ -75,7 +77,7 @@ impl Demo {
 
         let victim = self.status()?["workers"][1]["pid"].as_i64().ok_or("no worker 1")?;
         let killed_at = Instant::now();
-        run(Command::new("kill").args(["-9", &victim.to_string()]))?;
+        kill(victim, Signal::SIGKILL)?;
         self.watch(&load, Duration::from_millis(1500), &format!("kill -9 {victim}"))?;
 
         for workers in ["6", "2", "4"] {
@@ -83,7 +85,7 @@ impl Demo {
             self.watch(&load, Duration::from_millis(1000), &format!("drainit scale {workers}"))?;
         }
 
-        run(Command::new("kill").args(["-TERM", &self.drainit.id().to_string()]))?;
+        kill(i64::from(self.drainit.id()), Signal::SIGTERM)?;
         let stopped_at = Instant::now();
         self.least_ready = self.least_ready.min(self.status()?["ready_workers"].as_u64().unwrap_or(0));
         self.line(&load, "SIGTERM: unready, still serving")?;
@@ -195,7 +197,10 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        let _ = self.drainit.kill();
+        // KILL would leave the workers behind.
+        if let Ok(None) = self.drainit.try_wait() {
+            let _ = kill(i64::from(self.drainit.id()), Signal::SIGTERM);
+        }
         let _ = self.drainit.wait();
     }
 }
@@ -215,4 +220,10 @@ fn free_address() -> Result<SocketAddr, String> {
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+/// By the system call: a minimal Debian has no kill(1).
+fn kill(pid: i64, signal: Signal) -> Result<(), String> {
+    let pid = Pid::from_raw(i32::try_from(pid).map_err(text)?);
+    nix::sys::signal::kill(pid, signal).map_err(text)
 }

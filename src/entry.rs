@@ -25,8 +25,9 @@ pub fn run(inherited: Inherited, args: impl IntoIterator<Item = OsString>) -> u8
                 in_pod: in_pod(),
                 stderr_is_terminal: stderr::is_terminal(),
                 seed: process::random_seed(),
+                unknown_variables: cli::unknown_variables(),
             };
-            match resolve(run, around) {
+            match resolve(run, &around) {
                 Ok(config) => daemon::run(config, inherited),
                 Err(reason) => daemon::refuse_usage(&reason),
             }

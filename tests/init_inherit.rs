@@ -70,7 +70,7 @@ fn nothing_changes_by_default() {
 fn umask_nice_limits_and_oom_score_are_kept() {
     assert_same_as_without_init(&[
         "umask=027",
-        "nice=7",
+        "nice=19",
         "limit=NOFILE:200",
         "limit=FSIZE:1000000",
         "limit=STACK:4194304",

@@ -75,9 +75,22 @@ pub enum Stop {
     Usage(String),
 }
 
-/// What begins with a dash after an option is that option's value, a wrong one perhaps: the error names the option.
+/// Names in the environment that look like options of ours and are none: a slip of the pen is not passed over.
+pub fn unknown_variables() -> Vec<String> {
+    /// What workers are given, and the version, which may come from outside.
+    const OTHERS: [&str; 4] = ["DRAINIT_SLOT", "DRAINIT_GENERATION", "DRAINIT_VERSION", "DRAINIT_WORKER_PID"];
+    let command = Cli::command();
+    let known: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_env).collect();
+    let names = std::env::vars_os().map(|(name, _)| name).filter(|name| !known.contains(&name.as_os_str()));
+    let names = names.filter_map(|name| name.into_string().ok());
+    names.filter(|name| name.starts_with("DRAINIT_") && !OTHERS.contains(&name.as_str())).collect()
+}
+
+/// An image's variable can be emptied and not removed, so an empty one counts as none. What begins with a dash after an option is that option's value, a wrong one perhaps: the error names the option.
 fn command() -> clap::Command {
     Cli::command().mut_args(|arg| {
+        let empty = arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+        let arg = if empty { arg.env(clap::builder::Resettable::Reset) } else { arg };
         let is_option_with_value = !arg.is_positional() && arg.get_action().takes_values();
         if is_option_with_value { arg.allow_hyphen_values(true) } else { arg }
     })

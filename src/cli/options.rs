@@ -43,7 +43,7 @@ pub struct PoolArgs {
         long,
         env = "DRAINIT_LISTEN",
         value_name = "[NAME=]ADDR",
-        help = "A socket drainit owns: 8080, 0.0.0.0:8080, [::]:8080, unix:/run/app.sock (repeatable)",
+        help = "A socket drainit owns: 8080, 0.0.0.0:8080, [::]:8080, unix:/run/app.sock, unix:@name (repeatable)",
         value_delimiter = ','
     )]
     pub listen: Vec<Listen>,
@@ -116,7 +116,7 @@ pub struct InitArgs {
     /// Get this signal when the parent of drainit dies
     #[arg(long, env = "DRAINIT_PARENT_DEATH", value_name = "SIG")]
     pub parent_death: Option<Signal>,
-    /// What outlives the last worker gets TERM, and after this KILL
+    /// What outlives the last worker gets TERM, and after this KILL; 0: KILL at once
     #[arg(long, env = "DRAINIT_ORPHAN_GRACE", value_name = "DUR", default_value = "1s", value_parser = duration::parse)]
     pub orphan_grace: Duration,
 }

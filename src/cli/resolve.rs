@@ -4,23 +4,26 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::RunArgs;
+use crate::config::address::Address;
 use crate::config::values::{Listen, LogFormat, SignalRule};
 use crate::config::{Admin, Config, Control, Log};
 use crate::core::config::{Config as CoreConfig, Kind, LbWait, Restart};
 use crate::core::signal::{Signal, SignalTable};
 
 /// What the defaults depend on beyond the options.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Surroundings {
     /// `KUBERNETES_SERVICE_HOST` is set.
     pub in_pod: bool,
     pub stderr_is_terminal: bool,
     pub seed: u64,
+    /// `DRAINIT_…` that mean nothing.
+    pub unknown_variables: Vec<String>,
 }
 
 /// # Errors
 /// One line: which option, what is wrong with it, what would be right.
-pub fn resolve(args: RunArgs, around: Surroundings) -> Result<Config, String> {
+pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
     let kind = if args.pool.workers == 1 && args.pool.listen.is_empty() { Kind::Single } else { Kind::Pool };
     let restart = args.pool.restart.unwrap_or(match kind {
         Kind::Single => Restart::Never,
@@ -73,7 +76,10 @@ pub fn resolve(args: RunArgs, around: Surroundings) -> Result<Config, String> {
     if ready_timeout.is_some_and(|timeout| timeout.is_zero()) {
         return Err("--ready-timeout 0 fails every worker at once; takes a longer time or off".to_owned());
     }
-    let warnings = warnings(&core);
+    let mut warnings = warnings(&core);
+    warnings.extend(
+        around.unknown_variables.iter().map(|name| format!("{name} in the environment is no option")),
+    );
     let format = args.admin.log_format.unwrap_or(if around.stderr_is_terminal {
         LogFormat::Text
     } else {
@@ -104,6 +110,15 @@ fn signals(kind: Kind, rules: &[SignalRule]) -> SignalTable {
 }
 
 fn check_names(listen: &[Listen]) -> Result<(), String> {
+    for (index, one) in listen.iter().enumerate() {
+        if listen
+            .iter()
+            .take(index)
+            .any(|other| other.address == one.address && one.address != Address::Port(0))
+        {
+            return Err(format!("--listen is given {} twice; takes an address once", one.address));
+        }
+    }
     let mut seen = BTreeSet::new();
     match listen.iter().filter_map(|listen| listen.name.as_deref()).find(|name| !seen.insert(*name)) {
         Some(name) => Err(format!("--listen names two sockets '{name}'; takes a name once")),

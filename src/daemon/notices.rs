@@ -22,27 +22,47 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
             ordinary!(kind, from = from.name(), phase = to.name(), "phase changed")
         }
         Notice::WorkerStarted { slot, pid, generation } => {
-            ordinary!(kind, slot, %pid, generation = generation.0, "worker started");
+            ordinary!(kind, slot, pid = pid.0, generation = generation.0, "worker started");
         }
         Notice::WorkerReady { slot, pid, after } => {
-            ordinary!(kind, slot, %pid, after_seconds = seconds(after), "worker ready")
+            ordinary!(kind, slot, pid = pid.0, after_seconds = seconds(after), "worker ready")
         }
         Notice::WorkerExited { slot, pid, exit, uptime, expected: true } => {
-            ordinary!(kind, slot, %pid, uptime_seconds = seconds(uptime), "worker {exit}");
+            ordinary!(kind, slot, pid = pid.0, uptime_seconds = seconds(uptime), "worker {exit}");
         }
         Notice::WorkerExited { slot, pid, exit, uptime, expected: false } => match kind {
             Kind::Pool => {
-                tracing::warn!(slot, %pid, uptime_seconds = seconds(uptime), "worker {exit} by itself")
+                tracing::warn!(
+                    slot,
+                    pid = pid.0,
+                    uptime_seconds = seconds(uptime),
+                    "worker ended unasked: it {exit}"
+                )
             }
             Kind::Single => {
-                tracing::debug!(slot, %pid, uptime_seconds = seconds(uptime), "worker {exit} by itself")
+                tracing::debug!(
+                    slot,
+                    pid = pid.0,
+                    uptime_seconds = seconds(uptime),
+                    "worker ended unasked: it {exit}"
+                )
             }
         },
         Notice::WorkerLate { slot, pid, after } => {
-            tracing::warn!(slot, %pid, after_seconds = seconds(after), "worker not ready in time (--ready-timeout)")
+            tracing::warn!(
+                slot,
+                pid = pid.0,
+                after_seconds = seconds(after),
+                "worker not ready in time (--ready-timeout)"
+            )
         }
         Notice::WorkerKilled { slot, pid, after } => {
-            tracing::warn!(slot, %pid, after_seconds = seconds(after), "worker killed: its time was up")
+            tracing::warn!(
+                slot,
+                pid = pid.0,
+                after_seconds = seconds(after),
+                "worker killed: its time was up"
+            )
         }
         Notice::WorkerReplaced { slot, delay, deaths } => {
             ordinary!(kind, slot, delay_seconds = seconds(delay), deaths, "worker will be replaced")
@@ -57,7 +77,7 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
         }
         Notice::Scaled { from, to } => tracing::info!(from, to, "pool resized"),
         Notice::ScaleRefused { reason } => tracing::warn!(reason, "pool not resized"),
-        Notice::SignalIgnored { signal } => tracing::info!(%signal, "signal ignored (--signal)"),
+        Notice::SignalIgnored { signal } => tracing::info!(%signal, "signal dropped"),
         Notice::DrainPlanned(plan) => tracing::info!(
             trigger = %plan.trigger, grace_seconds = seconds(&plan.grace), margin_seconds = seconds(&plan.margin), spent_seconds = seconds(&plan.spent),
             lb_wait_seconds = seconds(&plan.lb_wait), drain_seconds = seconds(&plan.drain), "drain planned"
