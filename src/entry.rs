@@ -55,6 +55,10 @@ pub fn in_pod() -> bool {
 
 /// A subcommand is an ordinary program: it can be interrupted.
 fn ask(subcommand: Ask, inherited: Inherited) -> u8 {
+    if let Ask::Prestop { .. } = subcommand {
+        // The end of the drain that it waits for ends it too, like everything in the container: no failure.
+        signals::end_well_on_term();
+    }
     signals::give_back(inherited);
     if let Ask::Install { path } = subcommand {
         return install_to(&path);
@@ -69,11 +73,7 @@ fn ask(subcommand: Ask, inherited: Inherited) -> u8 {
         }
     };
     match subcommand {
-        Ask::Prestop { timeout } => {
-            // The sweep at the end of the drain reaches this process too.
-            signals::ignore_term();
-            client::prestop(&endpoint, timeout)
-        }
+        Ask::Prestop { timeout } => client::prestop(&endpoint, timeout),
         Ask::Probe { which, timeout } => {
             let which = match which {
                 Probe::Live => client::Probe::Live,

@@ -210,6 +210,14 @@ fn run_plot(plot: &Plot<'_>, launch: Launch, machine: &Sleeper, go: impl FnOnce(
         (running.lines().iter().filter(|line| *line == "here").count() >= plot.lines).then_some(())
     });
     let init = running.init();
+    if plot.steps.contains(&"raise=STOP") {
+        let stands_still = |process: &Process| process.state() == 'T';
+        until(format_args!("{}: all stand still", plot.name), || {
+            let workers = init.children();
+            let below = workers.iter().flat_map(|worker| worker.children());
+            below.chain(workers.clone()).all(|process| stands_still(&process)).then_some(())
+        });
+    }
     let end = EndOf::process(init);
     // A parent that does not reap it leaves drainit's accounts open when it has ended.
     let parent = running.parent_of_init();

@@ -97,7 +97,9 @@ fn a_worker_that_is_stopped_is_killed_in_time() {
         .start();
     pool.expect("here");
     pool.wait_ready(1);
-    pool.member(0).process.signal(libc::SIGSTOP);
+    let worker = pool.member(0).process;
+    worker.signal(libc::SIGSTOP);
+    common::until("it stands still", || (worker.state() == 'T').then_some(()));
     pool.signal(libc::SIGTERM);
     assert_eq!(pool.wait(), Exit::Code(124));
 }
@@ -250,4 +252,24 @@ fn a_pool_with_nothing_to_do_exits_at_once() {
     let (exit, took) = common::timed(|| pool.wait());
     assert_eq!(exit, Exit::Code(0));
     assert!(took < common::DEADLINE / 4, "{took:?}");
+}
+
+#[test]
+fn what_was_put_into_the_container_and_goes_at_once_is_not_waited_for() {
+    // As `kubectl exec` and exec probes do: its parent is outside, so nobody tells drainit of its death.
+    let mut pool =
+        pool().options(["--orphan-grace", "8s", "--grace", "60s"]).worker(["say=here", "poll=3"]).start();
+    pool.expect("here");
+    pool.status();
+    let mut guest = pool.inside().arg(common::fixture()).args(["say=in", "pause"]).spawn().unwrap();
+    let mut line = [0; 3];
+    std::io::Read::read_exact(guest.stdout.as_mut().unwrap(), &mut line).unwrap();
+    let (exit, took) = common::timed(|| {
+        pool.signal(libc::SIGTERM);
+        let end = guest.wait().unwrap();
+        assert_eq!(Exit::from(end), Exit::Signal(libc::SIGTERM));
+        pool.wait()
+    });
+    assert_eq!(exit, Exit::Code(0));
+    assert!(took < std::time::Duration::from_secs(4), "{took:?}");
 }

@@ -34,6 +34,12 @@ fn phases(pool: &Pool) -> Vec<String> {
     changes.map(|line| line["phase"].as_str().unwrap().to_owned()).collect()
 }
 
+/// What /status shows is seen before the log's line about it has been read.
+#[track_caller]
+fn expect_phases(pool: &Pool, expected: &[&str]) {
+    until(format_args!("the phases {expected:?}\n{}", **pool), || (phases(pool) == expected).then_some(()));
+}
+
 fn count(pool: &Pool, line: &str) -> usize {
     pool.lines().iter().filter(|l| *l == line).count()
 }
@@ -45,6 +51,7 @@ fn the_phases_come_in_their_order() {
     pool.signal(libc::SIGTERM);
     pool.wait_for_phase("lame-duck");
     pool.wait_for_phase("draining");
+    pool.expect("got 15 0");
     assert_eq!(count(&pool, "got 15 0"), 1);
     pool.signal(libc::SIGUSR1);
     assert_eq!(pool.wait(), Exit::Code(0));
@@ -110,7 +117,7 @@ fn outside_of_a_pod_there_is_no_wait() {
     let pool = lingering(pool());
     pool.signal(libc::SIGTERM);
     pool.wait_for_phase("draining");
-    assert_eq!(phases(&pool), ["serving", "draining"]);
+    expect_phases(&pool, &["serving", "draining"]);
     let plan = pool.logged("drain planned");
     assert_eq!((plan["grace_seconds"].as_f64(), plan["lb_wait_seconds"].as_f64()), (Some(10.0), Some(0.0)));
     finish(pool);
@@ -156,7 +163,7 @@ fn int_skips_the_wait_and_is_the_stop_signal() {
     pool.signal(libc::SIGINT);
     pool.expect("got 2 0");
     assert_eq!(pool.phase(), "draining");
-    assert_eq!(phases(&pool), ["serving", "draining"]);
+    expect_phases(&pool, &["serving", "draining"]);
     assert_eq!(count(&pool, "got 15 0"), 0);
     finish(pool);
 }

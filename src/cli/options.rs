@@ -7,7 +7,7 @@ use clap::Args;
 use tracing::level_filters::LevelFilter;
 
 use super::parse::{self, CrashLimit};
-use crate::config::values::{self, Listen, LogFormat, ReadyWhen, SignalRule, Timeout};
+use crate::config::values::{self, AdoptBind, Listen, LogFormat, ReadyWhen, SignalRule, Timeout};
 use crate::config::{Admin, Control, duration};
 use crate::core::config::{Backoff, Count, LbWait, ReadinessOnDrain, Restart};
 use crate::core::signal::Signal;
@@ -47,6 +47,9 @@ pub struct PoolArgs {
         value_delimiter = ','
     )]
     pub listen: Vec<Listen>,
+    /// Give servers that bind an address of --listen themselves drainit's socket in its place: auto, on or off
+    #[arg(long, env = "DRAINIT_ADOPT_BIND", value_name = "WHEN", default_value = "auto", value_parser = parse::adopt_bind)]
+    pub adopt_bind: AdoptBind,
     #[arg(long, env = "DRAINIT_RESTART", value_name = "POLICY", value_parser = parse::restart, help = "When a worker exits by itself, start another: always, on-failure, never [default: never for one worker without --listen, else always]")]
     pub restart: Option<Restart>,
     /// Bounds of the random delay before a worker that keeps dying is started again

@@ -3,6 +3,7 @@
 use tracing::level_filters::LevelFilter;
 
 use crate::config::endpoint::Endpoint;
+use crate::config::values::AdoptBind;
 use crate::config::{Admin, Control, values};
 use crate::core::config::{MaxCrashes, ReadinessOnDrain, Restart};
 use crate::core::types::Scope;
@@ -13,6 +14,15 @@ pub struct CrashLimit(pub Option<MaxCrashes>);
 
 pub(super) fn max_crashes(text: &str) -> Result<CrashLimit, String> {
     values::parse_max_crashes(text).map(CrashLimit)
+}
+
+pub(super) fn adopt_bind(text: &str) -> Result<AdoptBind, String> {
+    match text {
+        "auto" => Ok(AdoptBind::Auto),
+        "on" => Ok(AdoptBind::On),
+        "off" => Ok(AdoptBind::Off),
+        _ => Err("takes auto, on or off".to_owned()),
+    }
 }
 
 pub(super) fn restart(text: &str) -> Result<Restart, String> {

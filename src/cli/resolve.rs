@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::RunArgs;
-use crate::config::address::Address;
 use crate::config::values::{Listen, LogFormat, SignalRule};
 use crate::config::{Admin, Config, Control, Log};
 use crate::core::config::{Config as CoreConfig, Kind, LbWait, Restart};
@@ -89,6 +88,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         core,
         command: args.command,
         listen: args.pool.listen,
+        adopt_bind: args.pool.adopt_bind,
         ready_when,
         admin: args.admin.admin.unwrap_or(Admin::Default),
         control: args.admin.control.unwrap_or(Control::OfThisContainer),
@@ -110,15 +110,6 @@ fn signals(kind: Kind, rules: &[SignalRule]) -> SignalTable {
 }
 
 fn check_names(listen: &[Listen]) -> Result<(), String> {
-    for (index, one) in listen.iter().enumerate() {
-        if listen
-            .iter()
-            .take(index)
-            .any(|other| other.address == one.address && one.address != Address::Port(0))
-        {
-            return Err(format!("--listen is given {} twice; takes an address once", one.address));
-        }
-    }
     let mut seen = BTreeSet::new();
     match listen.iter().filter_map(|listen| listen.name.as_deref()).find(|name| !seen.insert(*name)) {
         Some(name) => Err(format!("--listen names two sockets '{name}'; takes a name once")),

@@ -17,6 +17,7 @@ pub struct Config {
     pub core: core::config::Config,
     pub command: Vec<OsString>,
     pub listen: Vec<values::Listen>,
+    pub adopt_bind: values::AdoptBind,
     pub ready_when: values::ReadyWhen,
     pub admin: Admin,
     pub control: Control,

@@ -187,6 +187,15 @@ pub fn parse_max_crashes(text: &str) -> Result<Option<MaxCrashes>, String> {
     }))
 }
 
+/// Whether servers that bind for themselves are given drainit's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdoptBind {
+    /// Where there is a `--listen` and the kernel permits it.
+    Auto,
+    On,
+    Off,
+}
+
 /// A duration, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeout(pub Option<Duration>);

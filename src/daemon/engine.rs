@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+use super::adoption::{Adoption, Told};
 use super::clock::Clock;
 use super::job_control::JobControl;
 use super::launcher::Launcher;
@@ -25,14 +26,23 @@ use crate::sys::accepting::{self, Sight};
 use crate::sys::notify::NotifySocket;
 use crate::sys::orphans::{self, Member};
 use crate::sys::reap::{self, Change, Children};
+use crate::sys::seccomp::Notifier;
 use crate::sys::signals::Received;
-use crate::sys::{descriptors, kill, stderr};
+use crate::sys::spawn::Started;
+use crate::sys::{descriptors, kill, process, stderr};
 
 /// The dead that are reaped in one turn.
 const REAPED_AT_ONCE: usize = 256;
 
+/// During a sweep: who was put into the container from outside (`kubectl exec`) has a parent there, and its death is
+/// told to nobody here.
+const LOOK_FOR_GUESTS: Duration = Duration::from_millis(20);
+
 /// Descriptors that are not for workers: the event loop's, the sockets', the connections' of probes.
 const DESCRIPTORS_KEPT: i32 = 32;
+
+/// The calls of one worker that are answered in one turn.
+const CALLS_AT_ONCE: usize = 64;
 
 /// An exec check that takes longer has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -54,8 +64,13 @@ pub(super) struct Engine {
     /// What outlived its worker in its process group, and when that is killed.
     remnants: Vec<(Time, Vec<Member>)>,
     job_control: JobControl,
+    adoption: Adoption,
+    /// What could not be had, to be told once there is a log.
+    pub(super) missing: Vec<String>,
     /// Everything is being killed: whoever turns up now goes too.
     sweeping: Option<Signal>,
+    /// When to look whether somebody is left whose death nobody tells.
+    look_at: Option<Time>,
     /// Told before there was a log.
     early: Option<Vec<Notice>>,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -79,6 +94,17 @@ struct Worker {
     pid: Pid,
     slot: SlotIndex,
     ready: bool,
+    /// How it got its sockets.
+    socket: &'static str,
+}
+
+/// How many of a worker's calls have been answered.
+pub(super) enum Answered {
+    All,
+    /// There may be more.
+    Some,
+    /// There will never be another.
+    Last,
 }
 
 /// A worker whose readiness is to be found out.
@@ -87,6 +113,8 @@ pub(super) struct Newcomer {
     pub(super) pid: Pid,
     pub(super) slot: SlotIndex,
     pub(super) notify: Option<NotifySocket>,
+    /// Who is asked about its sockets.
+    pub(super) notifier: Option<Notifier>,
 }
 
 impl Engine {
@@ -107,7 +135,10 @@ impl Engine {
             replies: BTreeMap::new(),
             last_request: 0,
             remnants: Vec::new(),
+            adoption: Adoption::default(),
+            missing: Vec::new(),
             sweeping: None,
+            look_at: None,
             early: Some(Vec::new()),
             snapshot,
             published: 0,
@@ -206,6 +237,10 @@ impl Engine {
         for (_, members) in self.remnants.extract_if(.., |(kill_at, _)| *kill_at <= now) {
             members.iter().for_each(Member::kill);
         }
+        if let Some(signal) = self.sweeping.filter(|_| self.look_at.is_some_and(|at| at <= now)) {
+            self.look_at = Some(now + LOOK_FOR_GUESTS);
+            self.check_sweep(signal);
+        }
         if self.core.poll_timeout().is_some_and(|due| due <= now) {
             self.feed(Event::Tick);
         }
@@ -217,7 +252,11 @@ impl Engine {
             Child::Check(check) => check.kill_at,
             Child::Worker(_) => None,
         });
-        checks.chain(self.remnants.iter().map(|(kill_at, _)| *kill_at)).chain(self.core.poll_timeout()).min()
+        checks
+            .chain(self.remnants.iter().map(|(kill_at, _)| *kill_at))
+            .chain(self.look_at)
+            .chain(self.core.poll_timeout())
+            .min()
     }
 
     /// A worker has been found ready.
@@ -253,6 +292,28 @@ impl Engine {
     pub(super) fn look_at(&self, pid: Pid) -> Sight {
         let inodes = self.launcher.socket_inodes();
         if inodes.is_empty() { accepting::on_own_socket(pid) } else { accepting::on_sockets(pid, &inodes) }
+    }
+
+    /// Answer the calls of a worker that wait for us.
+    pub(super) fn answer_calls(&mut self, worker: WorkerId, notifier: &Notifier) -> Answered {
+        for _ in 0..CALLS_AT_ONCE {
+            let call = match notifier.receive() {
+                Ok(Some(call)) => call,
+                Ok(None) => return Answered::All,
+                Err(_) => return Answered::Last,
+            };
+            let told = self.adoption.answer(notifier, &call, self.launcher.listeners());
+            if told == Told::Nothing {
+                continue;
+            }
+            if let Some(known) = self.workers.get_mut(&worker) {
+                known.socket = "adopted";
+            }
+            if told == Told::Listening && self.ready_when == ReadyWhen::Listening {
+                self.mark_ready(worker);
+            }
+        }
+        Answered::Some
     }
 
     /// Run a check command for a worker; the reply is whether it succeeded in time.
@@ -299,7 +360,8 @@ impl Engine {
         self.stats.log_lines_dropped.store(stderr::dropped(), Ordering::Relaxed);
         let mut snapshot = self.core.snapshot(self.clock.now());
         for worker in &mut snapshot.workers {
-            worker.socket = self.launcher.socket_way();
+            let known = self.workers.values().find(|known| Some(known.pid) == worker.pid);
+            worker.socket = known.map_or("", |known| known.socket);
             worker.version = self.launcher.version().map(str::to_owned);
         }
         self.snapshot.send_replace(Arc::new(snapshot));
@@ -308,6 +370,7 @@ impl Engine {
     pub(super) fn log_is_up(&mut self) {
         let kind = self.core.config().kind;
         self.early.take().unwrap_or_default().iter().for_each(|notice| notices::tell(notice, kind));
+        self.missing.drain(..).for_each(|what| tracing::warn!("{what}"));
     }
 
     pub(super) fn leave_start_directory(&self) {
@@ -380,8 +443,9 @@ impl Engine {
     fn spawn(&mut self, worker: WorkerId, slot: SlotIndex, generation: Generation) {
         match self.try_spawn(worker, slot, generation) {
             Ok(pid) => {
+                let socket = self.launcher.socket_way();
                 self.children.insert(pid, Child::Worker(worker));
-                self.workers.insert(worker, Worker { pid, slot, ready: false });
+                self.workers.insert(worker, Worker { pid, slot, ready: false, socket });
                 self.events.push_back(Event::Spawned { worker, pid });
                 if self.ready_when == ReadyWhen::Started {
                     self.events.push_back(Event::Ready { worker });
@@ -410,8 +474,16 @@ impl Engine {
             None
         };
         let address = notify.as_ref().map(NotifySocket::address);
-        let pid = self.launcher.start(slot, generation, address.as_deref())?;
-        self.newcomers.push(Newcomer { worker, pid, slot, notify });
+        let Started { pid, notifier, not_adopted } =
+            self.launcher.start(slot, generation, address.as_deref())?;
+        if let Some(error) = not_adopted {
+            // Said once: what the kernel refuses one worker, it refuses all.
+            self.launcher.give_up_adoption();
+            self.missing.push(format!(
+                "servers cannot be given drainit's sockets when they bind (--adopt-bind): {error}"
+            ));
+        }
+        self.newcomers.push(Newcomer { worker, pid, slot, notify, notifier });
         Ok(pid)
     }
 
@@ -437,7 +509,9 @@ impl Engine {
         if self.exit.is_none() && orphans::any_left() {
             orphans::signal_all(signal);
         }
-        self.events.push_back(Event::Descendants { left: orphans::any_left() });
+        let left = orphans::any_left();
+        self.look_at = (left && process::is_init()).then(|| self.clock.now() + LOOK_FOR_GUESTS);
+        self.events.push_back(Event::Descendants { left });
     }
 
     /// Somebody has been reaped during the sweep.

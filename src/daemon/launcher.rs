@@ -6,12 +6,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::environment::{Environment, expand};
 use crate::config::Config;
+use crate::config::values::AdoptBind;
 use crate::core::config::Kind;
 use crate::core::event::SpawnFailure;
 use crate::core::types::{Generation, Pid, SlotIndex};
 use crate::sys::listen::Listener;
 use crate::sys::signals::Inherited;
-use crate::sys::spawn::{Launch, spawn};
+use crate::sys::spawn::{Adopt, Launch, Started, spawn};
 use crate::sys::tty::Terminal;
 
 const VERSION_MAX: usize = 128;
@@ -28,6 +29,7 @@ pub(super) struct Launcher {
     /// Where drainit was started: it leaves that directory itself after the first worker.
     directory: Option<CString>,
     terminal: Option<Terminal>,
+    adopt: Adopt,
 }
 
 impl Launcher {
@@ -38,6 +40,7 @@ impl Launcher {
         inherited: Inherited,
     ) -> Self {
         let kind = config.core.kind;
+        let any_socket = !listeners.is_empty();
         let version = ["DRAINIT_VERSION", "APP_VERSION"].into_iter().find_map(|name| environment.get(name));
         Self {
             kind,
@@ -55,6 +58,12 @@ impl Launcher {
                 .and_then(|path| CString::new(path.into_os_string().into_vec()).ok()),
             // A pool keeps the foreground, so that Ctrl-C reaches drainit, which drains.
             terminal: Terminal::controlling().filter(|_| kind == Kind::Single),
+            adopt: match config.adopt_bind {
+                AdoptBind::Off => Adopt::No,
+                AdoptBind::Auto | AdoptBind::On if !any_socket => Adopt::No,
+                AdoptBind::Auto => Adopt::Try,
+                AdoptBind::On => Adopt::Must,
+            },
         }
     }
 
@@ -70,9 +79,19 @@ impl Launcher {
         self.terminal
     }
 
+    /// For adoption, which may give a bare port more shapes.
+    pub(super) fn listeners(&mut self) -> &mut [Listener] {
+        &mut self.listeners
+    }
+
+    /// No worker's sockets are adopted from here on: the kernel refuses.
+    pub(super) fn give_up_adoption(&mut self) {
+        self.adopt = Adopt::No;
+    }
+
     /// The numbers by which /proc names the sockets.
     pub(super) fn socket_inodes(&self) -> Vec<u64> {
-        self.listeners.iter().map(Listener::inode).collect()
+        self.listeners.iter().flat_map(Listener::inodes).collect()
     }
 
     /// How a worker gets its sockets.
@@ -85,7 +104,7 @@ impl Launcher {
         slot: SlotIndex,
         generation: Generation,
         notify: Option<&str>,
-    ) -> Result<Pid, SpawnFailure> {
+    ) -> Result<Started, SpawnFailure> {
         let mut environment = self.environment.clone();
         let argv = match self.kind {
             Kind::Single => arguments(self.command.iter().cloned())?,
@@ -109,6 +128,7 @@ impl Launcher {
             directory: self.directory.as_deref(),
             silent: false,
             inherited: self.inherited,
+            adopt: self.adopt,
         })
     }
 
@@ -131,7 +151,9 @@ impl Launcher {
             directory: self.directory.as_deref(),
             silent: true,
             inherited: self.inherited,
+            adopt: Adopt::No,
         })
+        .map(|started| started.pid)
     }
 }
 

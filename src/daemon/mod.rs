@@ -3,6 +3,7 @@
 //! Two eras. While booting, everything may be refused with a clear error and nothing is started. After the
 //! first worker is up nothing may end this process by accident: no `?` leaves the loop, no panic passes it.
 
+mod adoption;
 mod boot;
 mod clock;
 mod engine;

@@ -77,6 +77,7 @@ impl<'a> Reactor<'a> {
             let more = self.engine.reap();
             self.engine.tick();
             self.update_watchers();
+            self.engine.missing.drain(..).for_each(|what| tracing::warn!("{what}"));
             self.engine.publish_changes();
             if self.engine.exit_status().is_some() {
                 break;
@@ -113,14 +114,21 @@ impl<'a> Reactor<'a> {
             Message::Look { pid, reply } => {
                 let _ = reply.send(self.engine.look_at(pid));
             }
+            Message::Calls { worker, notifier, reply } => {
+                let _ = reply.send(self.engine.answer_calls(worker, notifier.get_ref()));
+            }
             Message::Check { worker, command, reply } => self.engine.start_check(worker, &command, reply),
         }
     }
 
     /// A task for each worker that is new, none for those that are gone.
     fn update_watchers(&mut self) {
-        for newcomer in std::mem::take(&mut self.engine.newcomers) {
+        for mut newcomer in std::mem::take(&mut self.engine.newcomers) {
             let worker = newcomer.worker;
+            if let Some(notifier) = newcomer.notifier.take() {
+                // Ends by itself, when nobody is left who could ask.
+                tokio::spawn(readiness::attend(worker, notifier, self.to_us.clone()));
+            }
             let when = self.engine.ready_when().clone();
             let kind = self.engine.core().config().kind;
             let task = tokio::spawn(readiness::watch(newcomer, when, kind, self.to_us.clone()));

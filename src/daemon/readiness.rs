@@ -1,6 +1,7 @@
 //! Finding out when a worker is ready: one task a worker, for as long as the worker lives.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Empty;
@@ -9,17 +10,19 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::header::{HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
+use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::engine::Newcomer;
+use super::engine::{Answered, Newcomer};
 use crate::config::values::ReadyWhen;
 use crate::core::config::Kind;
 use crate::core::types::{Pid, WorkerId};
 use crate::sys::accepting::Sight;
 use crate::sys::notify::NotifySocket;
 use crate::sys::pollable;
+use crate::sys::seccomp::Notifier;
 
 /// A check that takes longer has failed.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,6 +44,12 @@ pub(super) enum Message {
         pid: Pid,
         reply: oneshot::Sender<Sight>,
     },
+    /// Calls of the worker wait to be answered.
+    Calls {
+        worker: WorkerId,
+        notifier: Arc<AsyncFd<Notifier>>,
+        reply: oneshot::Sender<Answered>,
+    },
     /// Run a command that checks it.
     Check {
         worker: WorkerId,
@@ -51,7 +60,7 @@ pub(super) enum Message {
 
 /// Watch one worker. READY=1 counts whatever else is asked for.
 pub(super) async fn watch(newcomer: Newcomer, when: ReadyWhen, kind: Kind, to_loop: mpsc::Sender<Message>) {
-    let Newcomer { worker, pid, slot, notify } = newcomer;
+    let Newcomer { worker, pid, slot, notify, notifier: _ } = newcomer;
     let told = async {
         if let Some(socket) = notify {
             listen_to(socket, pid, worker, &to_loop).await;
@@ -61,6 +70,25 @@ pub(super) async fn watch(newcomer: Newcomer, when: ReadyWhen, kind: Kind, to_lo
         find_out(worker, pid, slot, &when, kind, &to_loop).await;
     };
     tokio::join!(told, found);
+}
+
+/// Have the calls of a worker answered, and of everything that it forks: for as long as any of them lives, which may
+/// be longer than the worker.
+pub(super) async fn attend(worker: WorkerId, notifier: Notifier, to_loop: mpsc::Sender<Message>) {
+    let Ok(notifier) = pollable::register(notifier) else { return };
+    let notifier = Arc::new(notifier);
+    while let Ok(mut ready) = notifier.readable().await {
+        let (reply, answered) = oneshot::channel();
+        let calls = Message::Calls { worker, notifier: Arc::clone(&notifier), reply };
+        if to_loop.send(calls).await.is_err() {
+            return;
+        }
+        match answered.await {
+            Ok(Answered::All) => ready.clear_ready(),
+            Ok(Answered::Some) => {}
+            Ok(Answered::Last) | Err(_) => return,
+        }
+    }
 }
 
 /// For the worker's whole life: a sender must never find the queue full.

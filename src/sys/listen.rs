@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
 
+use super::shapes::Shapes;
 use crate::config::address::Address;
 
 /// A socket that drainit owns. Dropping it closes it and removes a unix socket's file.
@@ -22,8 +23,9 @@ pub struct Listener {
     pub name: String,
     pub bound: Bound,
     inode: u64,
-    /// Held for its Drop.
-    _file: Option<SocketFile>,
+    /// The other forms of a bare port, as its workers ask for them.
+    pub(super) shapes: Shapes,
+    file: Option<SocketFile>,
 }
 
 /// Where a socket really is, port 0 resolved.
@@ -44,6 +46,8 @@ pub enum Bound {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
+    /// A second name for the same socket: a server that removes the first one does not orphan it.
+    spare: Option<PathBuf>,
     device: u64,
     inode: u64,
 }
@@ -55,7 +59,9 @@ impl Listener {
     /// Says in words what is in the way.
     pub fn bind(name: String, address: &Address, v6_only: bool) -> Result<Self, String> {
         let say = |error: io::Error| match error.raw_os_error() {
-            Some(nix::libc::EADDRINUSE) => format!("{address} is taken by another process"),
+            Some(nix::libc::EADDRINUSE) => {
+                format!("{address} is taken, by another process or another --listen")
+            }
             Some(nix::libc::EACCES) if matches!(address, Address::Port(_) | Address::Tcp(_)) => format!(
                 "{address} is refused: ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
             ),
@@ -63,7 +69,12 @@ impl Listener {
             _ => format!("cannot listen on {address}: {error}"),
         };
         let (fd, file) = match address {
-            Address::Port(port) => (bind_any(*port).map_err(say)?, None),
+            Address::Port(port) => {
+                let fd = bind_any(*port).map_err(say)?;
+                let mut listener = Self::wrap(fd, name, None).map_err(say)?;
+                listener.shapes = Shapes::of_a_bare_port();
+                return Ok(listener);
+            }
             Address::Tcp(address) => (bind_tcp(*address, v6_only).map_err(say)?, None),
             Address::Unix(path) => {
                 let (fd, file) = bind_unix(path).map_err(say)?;
@@ -82,12 +93,21 @@ impl Listener {
     fn wrap(fd: OwnedFd, name: String, file: Option<SocketFile>) -> io::Result<Self> {
         let inode = nix::sys::stat::fstat(&fd)?.st_ino;
         let bound = bound(&fd);
-        Ok(Self { fd, name, bound, inode, _file: file })
+        Ok(Self { fd, name, bound, inode, shapes: Shapes::none(), file })
     }
 
-    /// The number by which /proc names this socket.
-    pub fn inode(&self) -> u64 {
+    /// The numbers by which /proc names this socket, in all its shapes.
+    pub fn inodes(&self) -> impl Iterator<Item = u64> {
+        std::iter::once(self.inode).chain(self.shapes.inodes())
+    }
+
+    pub(super) fn inode(&self) -> u64 {
         self.inode
+    }
+
+    /// Put the file of a unix socket back where a server has removed it, to bind there.
+    pub(super) fn restore_file(&self) -> io::Result<()> {
+        self.file.as_ref().map_or(Ok(()), SocketFile::restore)
     }
 }
 
@@ -107,16 +127,40 @@ impl SocketFile {
     /// Of a socket that has just been bound there.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let meta = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), device: meta.dev(), inode: meta.ino() })
+        Ok(Self { path: path.to_owned(), spare: None, device: meta.dev(), inode: meta.ino() })
+    }
+
+    fn with_spare(path: &Path) -> io::Result<Self> {
+        let mut spare = path.as_os_str().to_owned();
+        spare.push(".drainit");
+        let spare = PathBuf::from(spare);
+        // What a drainit that was killed has left; another's file stays where it is.
+        let _ = remove_stale_socket(&spare);
+        let spare = fs::hard_link(path, &spare).ok().map(|()| spare);
+        let mut file = Self::of(path)?;
+        file.spare = spare;
+        Ok(file)
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path).is_ok_and(|meta| (meta.dev(), meta.ino()) == (self.device, self.inode))
+    }
+
+    fn restore(&self) -> io::Result<()> {
+        match &self.spare {
+            _ if self.is_at(&self.path) => Ok(()),
+            Some(spare) => fs::hard_link(spare, &self.path),
+            None => Err(Errno::ENOENT.into()),
+        }
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|meta| (meta.dev(), meta.ino()) == (self.device, self.inode));
-        if ours {
-            let _ = fs::remove_file(&self.path);
+        for path in std::iter::once(&self.path).chain(&self.spare) {
+            if self.is_at(path) {
+                let _ = fs::remove_file(path);
+            }
         }
     }
 }
@@ -143,15 +187,19 @@ impl fmt::Display for Bound {
 }
 
 /// Every address of the machine: dual-stack, or IPv4 where there is no IPv6.
+///
+/// Bound alone first, so that a port which somebody else has is refused; only then are other shapes of ours let in.
 fn bind_any(port: u16) -> io::Result<OwnedFd> {
-    match bind_tcp(SocketAddr::from(([0_u16; 8], port)), false) {
+    let fd = match bind_tcp(SocketAddr::from(([0_u16; 8], port)), false) {
         Err(error)
             if matches!(error.raw_os_error(), Some(nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL)) =>
         {
             bind_tcp(SocketAddr::from(([0_u8; 4], port)), false)
         }
         bound => bound,
-    }
+    }?;
+    socket::setsockopt(&fd, sockopt::ReusePort, &true)?;
+    Ok(fd)
 }
 
 /// One TCP socket, blocking as the servers expect of what they inherit, its queue as long as the kernel allows.
@@ -172,7 +220,7 @@ pub fn bind_tcp(address: SocketAddr, v6_only: bool) -> io::Result<OwnedFd> {
 fn bind_unix(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
     remove_stale_socket(path)?;
     let listener = UnixListener::bind(path)?;
-    let file = SocketFile::of(path)?;
+    let file = SocketFile::with_spare(path)?;
     deepen(&listener)?;
     Ok((listener.into(), file))
 }

@@ -7,6 +7,7 @@
 pub mod accepting;
 pub mod control;
 pub mod descriptors;
+pub mod foreign_socket;
 pub mod install;
 pub mod kill;
 pub mod listen;
@@ -16,6 +17,8 @@ pub mod pollable;
 pub mod process;
 pub mod procfs;
 pub mod reap;
+pub mod seccomp;
+pub mod shapes;
 pub mod signals;
 pub mod sock_diag;
 pub mod spawn;

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use tokio::io::unix::AsyncFd;
 
 use super::notify::NotifySocket;
+use super::seccomp::Notifier;
 use super::signals::SignalFd;
 
 /// A type that owns one descriptor and keeps it until it is dropped.
@@ -13,6 +14,7 @@ pub trait OwnsDescriptor: AsRawFd {}
 
 impl OwnsDescriptor for SignalFd {}
 impl OwnsDescriptor for NotifySocket {}
+impl OwnsDescriptor for Notifier {}
 
 /// Have the event loop tell when it can be read.
 pub fn register<T: OwnsDescriptor>(source: T) -> io::Result<AsyncFd<T>> {

@@ -2,7 +2,7 @@
 //!
 //! Raw system calls with the kernel's own 64-bit sets: the C libraries' sigfillset(3) leaves out 32 and 33
 //! (musl 34 too), and what is left out is dropped for PID 1, since the kernel discards what has neither a
-//! handler nor is blocked there (pid_namespaces(7)). Nothing is ever handled asynchronously: real-time
+//! handler nor is blocked there (pid_namespaces(7)). An init handles nothing asynchronously: real-time
 //! signals stay queued, in order, with their values.
 
 use std::io;
@@ -57,10 +57,15 @@ pub fn give_back(inherited: Inherited) {
     set_mask(inherited.mask);
 }
 
-/// A hook in the container is reached by the sweep's TERM, and has to report 0 all the same.
-pub fn ignore_term() {
-    // SAFETY: SIG_IGN installs no handler.
-    unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+/// For a program that was not wrong when it is told to stop: SIGTERM ends it with code 0.
+pub fn end_well_on_term() {
+    extern "C" fn end(_: libc::c_int) {
+        // SAFETY: _exit(2) may be called in a handler.
+        unsafe { libc::_exit(0) }
+    }
+    let handler = end as extern "C" fn(libc::c_int);
+    // SAFETY: the handler does nothing but end the process.
+    unsafe { libc::signal(libc::SIGTERM, handler as libc::sighandler_t) };
 }
 
 /// Set this thread's signal mask and return the one before.

@@ -8,13 +8,14 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::libc;
 
 use super::check;
+use super::seccomp::{self, Handover, Notifier};
 use super::signals::{Inherited, TERMINAL_STOPS, discard, set_mask};
 use crate::core::event::SpawnFailure;
 use crate::core::types::Pid;
@@ -39,12 +40,39 @@ pub struct Launch<'a> {
     /// `/dev/null` in place of 0, 1 and 2.
     pub silent: bool,
     pub inherited: Inherited,
+    /// Be asked about its bind(2) and listen(2).
+    pub adopt: Adopt,
+}
+
+/// Whether a worker's sockets are adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopt {
+    No,
+    /// Where the kernel permits it.
+    Try,
+    Must,
+}
+
+/// A process that executes its command.
+#[derive(Debug)]
+pub struct Started {
+    pub pid: Pid,
+    pub notifier: Option<Notifier>,
+    /// Why there is none, where one was wanted.
+    pub not_adopted: Option<io::Error>,
 }
 
 /// Start it as the leader of a new process group.
-pub fn spawn(launch: &Launch<'_>) -> Result<Pid, SpawnFailure> {
+pub fn spawn(launch: &Launch<'_>) -> Result<Started, SpawnFailure> {
     let name = launch.argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut plan = Plan::new(launch);
+    let handover = match launch.adopt {
+        Adopt::No => None,
+        Adopt::Try => Handover::new().ok(),
+        Adopt::Must => Some(Handover::new().map_err(|error| {
+            SpawnFailure::System(format!("cannot start {name}: --adopt-bind on: {error}"))
+        })?),
+    };
+    let mut plan = Plan::new(launch, handover.as_ref());
     // Not zeroed: most of it is never touched, and touching it costs page faults.
     let mut stack: Vec<u128> = Vec::with_capacity(STACK_WORDS);
     let top = stack.spare_capacity_mut().as_mut_ptr_range().end;
@@ -58,7 +86,11 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Pid, SpawnFailure> {
     // SAFETY: the child does not run in our memory any more.
     let plan = unsafe { &*plan };
     match plan.errno.load(Ordering::Acquire) {
-        0 => Ok(pid),
+        0 => {
+            let refused = plan.seccomp_errno.load(Ordering::Relaxed);
+            let not_adopted = (refused != 0).then(|| io::Error::from_raw_os_error(refused));
+            Ok(Started { pid, notifier: handover.and_then(|handover| handover.receive()), not_adopted })
+        }
         errno => {
             let mut status = 0;
             // SAFETY: the child has failed and is exiting; it has not been waited for.
@@ -93,11 +125,13 @@ fn failure(name: &str, step: &str, errno: c_int) -> SpawnFailure {
     }
 }
 
-const STEPS: [&str; 6] = ["setpgid", "terminal", "chdir", "sockets", "/dev/null", "exec"];
+const STEPS: [&str; 7] =
+    ["setpgid", "terminal", "chdir", "sockets", "/dev/null", "exec", "--adopt-bind on: seccomp"];
 const SETPGID: usize = 0;
 const CHDIR: usize = 2;
 const SOCKETS: usize = 3;
 const EXEC: usize = 5;
+const SECCOMP: usize = 6;
 
 /// Everything the child needs, allocated beforehand.
 struct Plan<'a> {
@@ -112,12 +146,15 @@ struct Plan<'a> {
     pid_entry: Vec<u8>,
     /// Where in `pid_entry` the digits go.
     pid_digits: usize,
+    /// The filter that has us asked, and the socket on which to hand over who answers.
+    adoption: Option<(Vec<libc::sock_filter>, RawFd)>,
+    seccomp_errno: AtomicI32,
     errno: AtomicI32,
     failed_step: AtomicI32,
 }
 
 impl<'a> Plan<'a> {
-    fn new(launch: &'a Launch<'a>) -> Self {
+    fn new(launch: &'a Launch<'a>, handover: Option<&Handover>) -> Self {
         let argv = pointers(launch.argv.iter().map(|arg| arg.as_ptr()));
         let arguments = launch.argv.iter().skip(1).map(|arg| arg.as_ptr());
         let shell_argv = pointers([c"/bin/sh".as_ptr(), ptr::null()].into_iter().chain(arguments));
@@ -140,6 +177,8 @@ impl<'a> Plan<'a> {
             sockets: launch.sockets.to_vec(),
             pid_entry,
             pid_digits,
+            adoption: handover.map(|handover| (seccomp::filter(), handover.childs.as_raw_fd())),
+            seccomp_errno: AtomicI32::new(0),
             errno: AtomicI32::new(0),
             failed_step: AtomicI32::new(0),
         }
@@ -204,6 +243,13 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
     if plan.launch.silent {
         silence();
     }
+    // Before the sockets take the places of descriptors that this needs.
+    if let Err(errno) = filter_binds(plan) {
+        plan.seccomp_errno.store(errno, Ordering::Relaxed);
+        if plan.launch.adopt == Adopt::Must {
+            return plan.fail_with(SECCOMP, errno);
+        }
+    }
     if !place_sockets(&mut plan.sockets) {
         return plan.fail(SOCKETS);
     }
@@ -249,6 +295,15 @@ fn exec(plan: &mut Plan<'_>) -> c_int {
         (false, false) => last,
     };
     plan.fail_with(EXEC, errno)
+}
+
+/// Have the parent asked about bind and listen from here on. Nothing that follows in the child is among what it asks
+/// about.
+fn filter_binds(plan: &mut Plan<'_>) -> Result<(), c_int> {
+    let Some((filter, handover)) = &mut plan.adoption else { return Ok(()) };
+    let program = libc::sock_fprog { len: filter.len() as libc::c_ushort, filter: filter.as_mut_ptr() };
+    let listener = seccomp::install(&program)?;
+    if seccomp::hand_over(*handover, listener) { Ok(()) } else { Err(errno()) }
 }
 
 /// Whether a shell would only stumble over it: a script is no ELF file, and has no NUL in its first bytes.
