@@ -49,7 +49,7 @@ fn unreadable_variable() -> Option<String> {
 }
 
 /// Whether Kubernetes started this.
-pub fn in_pod() -> bool {
+fn in_pod() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 

@@ -29,7 +29,7 @@
 //! - [`sys`] touches the kernel: one mechanism a file, and the only unsafe code (`main` excepted, whose name the C
 //!   runtime wants). It reports and decides nothing.
 //! - [`daemon`] performs: the one loop, on one thread, which turns what happened into events and actions into system
-//!   calls. Nothing else waits.
+//!   calls.
 //! - [`admin`] answers probes from a snapshot that the loop publishes, and never holds it up.
 //! - [`client`] is the other end of the control socket: the subcommands.
 //! - [`cli`] and [`config`] turn what was typed into what is meant, before anything is started.
@@ -64,4 +64,4 @@ mod entry;
 pub mod log;
 pub mod sys;
 
-pub use entry::{in_pod, run};
+pub use entry::run;

@@ -14,7 +14,7 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("client", &["core", "config"]),
     ("log", &["config", "sys"]),
     ("cli", &["config", "core"]),
-    ("daemon", &["config", "core", "sys", "admin", "log", "in_pod"]),
+    ("daemon", &["config", "core", "sys", "admin", "log"]),
 ];
 
 /// What would make the core impure, or its histories impossible to replay.

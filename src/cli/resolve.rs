@@ -93,6 +93,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         admin: args.admin.admin.unwrap_or(Admin::Default),
         control: args.admin.control.unwrap_or(Control::OfThisContainer),
         parent_death: args.init.parent_death,
+        in_pod: around.in_pod,
         log: Log { format, level: args.admin.log_level },
         warnings,
     })

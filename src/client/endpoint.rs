@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use super::ask::ClientError;
+use super::error::ClientError;
 use crate::config::endpoint::{Endpoint, PREFIX};
 
 /// As tokio takes it: an abstract name starts with a NUL.

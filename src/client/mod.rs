@@ -4,13 +4,15 @@
 
 mod ask;
 mod endpoint;
+mod error;
 mod status;
 #[cfg(test)]
 mod tests;
 mod verbs;
 
-pub use ask::{Answer, ClientError, ask};
+pub use ask::{Answer, ask};
 pub use endpoint::find;
+pub use error::ClientError;
 pub use status::status;
 pub use verbs::{Probe, prestop, probe, scale};
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::ask::{Answer, ClientError, ask};
+use super::ask::{Answer, ask};
+use super::error::ClientError;
 use super::{DEADLINE, NO, OK, complain, misunderstood, say};
 use crate::config::endpoint::Endpoint;
 

@@ -32,6 +32,8 @@ pub(super) struct Servers {
     pub(super) control_file: Option<SocketFile>,
     /// What could not be had and is not worth refusing for.
     pub(super) missing: Vec<String>,
+    /// Whether somebody may rely on what is missing.
+    pub(super) relied_on: bool,
 }
 
 impl Boot {
@@ -40,7 +42,8 @@ impl Boot {
         let activated = activated(&environment)?;
         let listeners = listen(activated, &config.listen)?;
         check_sockets_asked_for(&config, &listeners)?;
-        let mut servers = Servers::default();
+        let relied_on = config.core.kind == Kind::Pool || process::is_init() || config.in_pod;
+        let mut servers = Servers { relied_on, ..Servers::default() };
         serve_admin(&config, &mut servers)?;
         serve_control(&config, &mut servers)?;
         arrange_parentage(&config, &mut servers)?;
@@ -164,7 +167,7 @@ fn serve_control(config: &Config, servers: &mut Servers) -> Result<(), ExitStatu
             };
             control::bind(&endpoint).map_err(|error| unavailable(format!("--control {endpoint}: {error}")))?
         }
-        Control::OfThisContainer => match bind_own_name() {
+        Control::OfThisContainer => match bind_own_name(config.in_pod) {
             Ok(bound) => bound,
             Err(error) => {
                 servers.missing.push(format!("no control socket: {error}"));
@@ -179,9 +182,9 @@ fn serve_control(config: &Config, servers: &mut Servers) -> Result<(), ExitStatu
 
 /// The container's name for what is its main process (PID 1, unless the pod shares its PID namespace), the pid's for
 /// whoever else runs there.
-fn bind_own_name() -> std::io::Result<(UnixListener, Option<SocketFile>)> {
+fn bind_own_name(in_pod: bool) -> std::io::Result<(UnixListener, Option<SocketFile>)> {
     let by_pid = control::of_process(process::own_pid());
-    let is_main = process::is_init() || crate::in_pod();
+    let is_main = process::is_init() || in_pod;
     let own = if is_main { control::of_this_container() } else { by_pid.clone() };
     control::bind(&own).or_else(|_| control::bind(&by_pid))
 }

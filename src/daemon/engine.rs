@@ -148,10 +148,15 @@ impl Engine {
         }
     }
 
-    /// Tell the core what happened, and do what it wants until it wants no more. The answer to an action comes
-    /// before the next action: after a first spawn that failed there is no second.
+    /// Tell the core what happened, and do what it wants.
     pub(super) fn feed(&mut self, event: Event) {
         self.events.push_back(event);
+        self.settle();
+    }
+
+    /// Until the core wants no more. The answer to an action comes before the next action: after a first spawn that
+    /// failed there is no second.
+    fn settle(&mut self) {
         while self.exit.is_none() {
             if let Some(event) = self.events.pop_front() {
                 self.core.handle(self.clock.now(), event);
@@ -175,6 +180,19 @@ impl Engine {
     /// Reap whoever is dead. Called at every turn: a SIGCHLD that coalesced costs latency, never a zombie. Says
     /// whether there may be more: a fork bomb's dead must not keep signals and deadlines waiting.
     pub(super) fn reap(&mut self) -> bool {
+        let reaped = self.collect_dead();
+        self.settle();
+        if reaped > 0 && self.exit.is_none() {
+            self.remnants.retain(|(_, members)| members.iter().any(Member::is_alive));
+            if let Some(signal) = self.sweeping {
+                self.check_sweep(signal);
+            }
+        }
+        reaped == REAPED_AT_ONCE
+    }
+
+    /// Reap, and note what the core has to be told.
+    fn collect_dead(&mut self) -> usize {
         let mut reaped = 0;
         while reaped < REAPED_AT_ONCE
             && let Children::Changed(change) = reap::look(self.job_control.is_active())
@@ -189,13 +207,7 @@ impl Engine {
                 }
             }
         }
-        if reaped > 0 && self.exit.is_none() {
-            self.remnants.retain(|(_, members)| members.iter().any(Member::is_alive));
-            if let Some(signal) = self.sweeping {
-                self.check_sweep(signal);
-            }
-        }
-        reaped == REAPED_AT_ONCE
+        reaped
     }
 
     fn bury(&mut self, pid: Pid) {
@@ -214,7 +226,7 @@ impl Engine {
                     let kill_at = self.clock.now() + self.core.config().orphan_grace;
                     self.remnants.push((kill_at, orphans::members_of(pid)));
                 }
-                self.feed(Event::Exited { worker, exit });
+                self.events.push_back(Event::Exited { worker, exit });
             }
             Some(Child::Check(check)) => {
                 let _ = check.reply.send(exit == Exit::Code(0));
@@ -505,8 +517,8 @@ impl Engine {
 
     fn sweep(&mut self, signal: Signal) {
         self.sweeping = Some(signal);
-        self.reap();
-        if self.exit.is_none() && orphans::any_left() {
+        self.collect_dead();
+        if orphans::any_left() {
             orphans::signal_all(signal);
         }
         let left = orphans::any_left();

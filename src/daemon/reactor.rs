@@ -156,7 +156,14 @@ impl<'a> Reactor<'a> {
 }
 
 fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>) {
-    servers.missing.iter().for_each(|what| report_missing(engine, what));
+    for what in &servers.missing {
+        // Where nobody relies on it, an init says nothing of what it does not have.
+        if servers.relied_on {
+            tracing::warn!("{what}");
+        } else {
+            tracing::debug!("{what}");
+        }
+    }
     let config = engine.core().config();
     let shared = Shared {
         snapshot: engine.snapshots(),
@@ -185,16 +192,6 @@ fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>) {
             }
             Err(error) => tracing::error!(%error, "control socket not served"),
         }
-    }
-}
-
-/// Where nobody relies on it, an init says nothing of what it does not have.
-fn report_missing(engine: &Engine, what: &str) {
-    let relied_on = !engine.is_init_only() || crate::sys::process::is_init() || crate::in_pod();
-    if relied_on {
-        tracing::warn!("{what}");
-    } else {
-        tracing::debug!("{what}");
     }
 }
 
