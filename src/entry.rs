@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::cli::{self, Ask, Cli, Probe, Stop, Surroundings, resolve};
 use crate::core::types::code;
 use crate::sys::signals::Inherited;
-use crate::sys::{control, descriptors, install, process, signals, stderr};
+use crate::sys::{cgroup, control, descriptors, install, process, signals, stderr};
 use crate::{client, daemon};
 
 /// The whole program, once signals have been taken over. `args` start with its name.
@@ -25,6 +25,7 @@ pub fn run(inherited: Inherited, args: impl IntoIterator<Item = OsString>) -> u8
                 in_pod: in_pod(),
                 stderr_is_terminal: stderr::is_terminal(),
                 seed: process::random_seed(),
+                processors: cgroup::processors,
                 unknown_variables: cli::unknown_variables(),
             };
             match resolve(run, &around) {

@@ -172,3 +172,70 @@ fn a_worker_that_is_scaled_away_is_no_crash() {
     wait_for_size(&pool, 1);
     assert_eq!(pool.status()["breaker"], "closed");
 }
+
+/// A group of its own below the test's for the processor quota, by whichever cgroup version has the controller.
+struct QuotaGroup {
+    path: std::path::PathBuf,
+    version: u8,
+}
+
+impl QuotaGroup {
+    fn new() -> Option<Self> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        for line in own.lines() {
+            let [_, controllers, path] = line.splitn(3, ':').collect::<Vec<_>>().try_into().ok()?;
+            let (mount, version, file) = match controllers {
+                "" => ("/sys/fs/cgroup".to_owned(), 2, "cpu.max"),
+                _ if controllers.split(',').any(|one| one == "cpu") => {
+                    (format!("/sys/fs/cgroup/{controllers}"), 1, "cpu.cfs_quota_us")
+                }
+                _ => continue,
+            };
+            let parent = std::path::Path::new(&mount).join(path.trim_start_matches('/'));
+            let path = parent.join(format!("drainit-test-quota-{}", std::process::id()));
+            if std::fs::create_dir(&path).is_ok() {
+                let group = Self { path, version };
+                if group.path.join(file).exists() && group.path.join("cgroup.procs").exists() {
+                    return Some(group);
+                }
+            }
+        }
+        None
+    }
+
+    /// In hundredths of a processor.
+    fn set(&self, quota: u32) {
+        let (file, text) = match self.version {
+            2 => ("cpu.max", format!("{} 100000", quota * 1000)),
+            _ => ("cpu.cfs_quota_us", (quota * 1000).to_string()),
+        };
+        let written = std::fs::write(self.path.join(file), text);
+        assert!(written.is_ok(), "{written:?}");
+    }
+}
+
+impl Drop for QuotaGroup {
+    fn drop(&mut self) {
+        until("the group can be removed", || {
+            (!self.path.exists() || std::fs::remove_dir(&self.path).is_ok()).then_some(())
+        });
+    }
+}
+
+#[test]
+fn auto_follows_the_processor_quota_rounded_up() {
+    if std::thread::available_parallelism().is_ok_and(|processors| processors.get() < 2) {
+        return common::cannot_run("one processor: every quota gives one worker");
+    }
+    let Some(group) = QuotaGroup::new() else {
+        return common::cannot_run("no processor cgroup can be made here");
+    };
+    group.set(110);
+    let join = format!("write={}:0", group.path.join("cgroup.procs").display());
+    let pool = pool().options(["--workers", "auto"]).under([join]).worker(["poll=3"]).start();
+    pool.wait_ready(2);
+    group.set(60);
+    pool.wait_ready(1);
+    group.set(150);
+    pool.wait_ready(2);
+}

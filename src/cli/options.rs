@@ -7,7 +7,7 @@ use clap::Args;
 use tracing::level_filters::LevelFilter;
 
 use super::parse::{self, CrashLimit};
-use crate::config::values::{self, AdoptBind, Listen, LogFormat, ReadyWhen, SignalRule, Timeout};
+use crate::config::values::{self, AdoptBind, Listen, LogFormat, ReadyWhen, SignalRule, Timeout, Workers};
 use crate::config::{Admin, Control, duration};
 use crate::core::config::{Backoff, Count, LbWait, ReadinessOnDrain, Restart};
 use crate::core::signal::Signal;
@@ -36,9 +36,9 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Pool")]
 pub struct PoolArgs {
-    /// Worker processes
-    #[arg(long, env = "DRAINIT_WORKERS", value_name = "N", default_value = "1", value_parser = values::parse_workers)]
-    pub workers: u32,
+    /// Worker processes; auto: the processor quota, rounded up, now and when it changes
+    #[arg(long, env = "DRAINIT_WORKERS", value_name = "N|auto", default_value = "1")]
+    pub workers: Workers,
     #[arg(
         long,
         env = "DRAINIT_LISTEN",

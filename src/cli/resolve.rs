@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::RunArgs;
-use crate::config::values::{Listen, LogFormat, SignalRule};
+use crate::config::values::{Listen, LogFormat, SignalRule, Workers};
 use crate::config::{Admin, Config, Control, Log};
-use crate::core::config::{Config as CoreConfig, Kind, LbWait, Restart};
+use crate::core::config::{Config as CoreConfig, Kind, LbWait, MAX_WORKERS, Restart};
 use crate::core::signal::{Signal, SignalTable};
 
 /// What the defaults depend on beyond the options.
@@ -16,6 +16,8 @@ pub struct Surroundings {
     pub in_pod: bool,
     pub stderr_is_terminal: bool,
     pub seed: u64,
+    /// How many the workers may keep busy; asked only by `--workers auto`.
+    pub processors: fn() -> u32,
     /// `DRAINIT_…` that mean nothing.
     pub unknown_variables: Vec<String>,
 }
@@ -23,7 +25,15 @@ pub struct Surroundings {
 /// # Errors
 /// One line: which option, what is wrong with it, what would be right.
 pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
-    let kind = if args.pool.workers == 1 && args.pool.listen.is_empty() { Kind::Single } else { Kind::Pool };
+    let workers = match args.pool.workers {
+        Workers::Exactly(workers) => workers,
+        Workers::Auto => (around.processors)().clamp(1, MAX_WORKERS),
+    };
+    let kind = if args.pool.workers == Workers::Exactly(1) && args.pool.listen.is_empty() {
+        Kind::Single
+    } else {
+        Kind::Pool
+    };
     let restart = args.pool.restart.unwrap_or(match kind {
         Kind::Single => Restart::Never,
         Kind::Pool => Restart::Always,
@@ -39,7 +49,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         .map_or((!args.pool.listen.is_empty()).then_some(seconds(30)), |timeout| timeout.0);
     let core = CoreConfig {
         kind,
-        workers: args.pool.workers,
+        workers,
         restart,
         backoff: args.pool.backoff,
         min_uptime: args.pool.min_uptime,
@@ -94,6 +104,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         control: args.admin.control.unwrap_or(Control::OfThisContainer),
         parent_death: args.init.parent_death,
         in_pod: around.in_pod,
+        scale_with_quota: args.pool.workers == Workers::Auto,
         log: Log { format, level: args.admin.log_level },
         warnings,
     })

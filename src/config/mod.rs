@@ -23,6 +23,8 @@ pub struct Config {
     pub control: Control,
     pub parent_death: Option<Signal>,
     pub log: Log,
+    /// `--workers auto`: the pool follows the processor quota.
+    pub scale_with_quota: bool,
     /// Kubernetes started this.
     pub in_pod: bool,
     /// Consistent, but surprising: told once the log is up.

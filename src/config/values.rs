@@ -137,6 +137,25 @@ pub fn parse_remap(text: &str) -> Result<(u8, u8), String> {
     )
 }
 
+/// `--workers`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    Exactly(u32),
+    /// As many as there are processors to be had, now and when that changes.
+    Auto,
+}
+
+impl FromStr for Workers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => parse_workers(text).map(Self::Exactly).map_err(|error| format!("{error} or auto")),
+        }
+    }
+}
+
 /// # Errors
 /// What a number of workers looks like.
 pub fn parse_workers(text: &str) -> Result<u32, String> {

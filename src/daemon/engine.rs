@@ -16,8 +16,8 @@ use crate::admin::{Request, Stats};
 use crate::config::Config;
 use crate::config::values::ReadyWhen;
 use crate::core::Supervisor;
-use crate::core::config::Kind;
-use crate::core::event::{Action, Event, Notice, Outcome, RequestId, SpawnFailure};
+use crate::core::config::{Kind, MAX_WORKERS};
+use crate::core::event::{Action, Command, Event, Notice, Outcome, RequestId, SpawnFailure};
 use crate::core::signal::Signal;
 use crate::core::snapshot::Snapshot;
 use crate::core::time::Time;
@@ -29,7 +29,7 @@ use crate::sys::reap::{self, Change, Children};
 use crate::sys::seccomp::Notifier;
 use crate::sys::signals::Received;
 use crate::sys::spawn::Started;
-use crate::sys::{descriptors, kill, process, stderr};
+use crate::sys::{cgroup, descriptors, kill, process, stderr};
 
 /// The dead that are reaped in one turn.
 const REAPED_AT_ONCE: usize = 256;
@@ -52,6 +52,9 @@ pub(super) struct Engine {
     clock: Clock,
     launcher: Launcher,
     ready_when: ReadyWhen,
+    scale_with_quota: bool,
+    /// As many as the pool was last made for.
+    processors: u32,
     events: VecDeque<Event>,
     /// Everybody we have started and not reaped; who is not here is an orphan.
     children: BTreeMap<Pid, Child>,
@@ -127,6 +130,8 @@ impl Engine {
             job_control: JobControl::new(core.config().kind, launcher.terminal()),
             launcher,
             ready_when: config.ready_when,
+            scale_with_quota: config.scale_with_quota,
+            processors: core.config().workers,
             events: VecDeque::new(),
             children: BTreeMap::new(),
             workers: BTreeMap::new(),
@@ -166,6 +171,21 @@ impl Engine {
                 break;
             }
         }
+    }
+
+    /// The quota may have changed, by an in-place resize of the pod: then the pool does too. What somebody has asked for
+    /// since is left alone until it changes again.
+    pub(super) fn follow_quota(&mut self) {
+        let processors = cgroup::processors().min(MAX_WORKERS);
+        if std::mem::replace(&mut self.processors, processors) != processors {
+            self.last_request += 1;
+            let request = RequestId(self.last_request);
+            self.feed(Event::Command { command: Command::Scale(processors), request });
+        }
+    }
+
+    pub(super) fn follows_quota(&self) -> bool {
+        self.scale_with_quota
     }
 
     /// The signals that have arrived, in their order.

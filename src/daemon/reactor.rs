@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, yield_now};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, interval, sleep_until};
 
 use super::boot::Servers;
 use super::engine::Engine;
@@ -30,6 +31,9 @@ const CONNECTIONS: usize = 64;
 
 /// Descriptors for everything that is no connection: stdio, the runtime's, signals, two servers, checks.
 const RESERVED: i32 = 14;
+
+/// How often `--workers auto` looks at the quota, which tells nobody that it has changed.
+const QUOTA_EVERY: Duration = Duration::from_secs(5);
 
 /// Turns that answers under way get to leave before drainit does.
 const LAST_TURNS: usize = 32;
@@ -72,6 +76,7 @@ impl<'a> Reactor<'a> {
 
     async fn turn(mut self, signals: &AsyncFd<SignalFd>) {
         let mut received = Vec::new();
+        let mut quota = interval(QUOTA_EVERY);
         let mut timer = std::pin::pin!(sleep_until(Instant::now()));
         loop {
             let more = self.engine.reap();
@@ -102,6 +107,7 @@ impl<'a> Reactor<'a> {
                 Some(message) = self.messages.recv() => self.take_message(message),
                 Some(request) = self.requests.recv() => self.engine.take_request(request),
                 () = timer.as_mut(), if due.is_some() => {}
+                _ = quota.tick(), if self.engine.follows_quota() => self.engine.follow_quota(),
                 () = yield_now(), if more => {}
             }
         }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "system calls; each block states why it is sound")]
 
 pub mod accepting;
+pub mod cgroup;
 pub mod control;
 pub mod descriptors;
 pub mod foreign_socket;
