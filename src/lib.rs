@@ -49,6 +49,12 @@
 //! memory until it executes its command ([`sys::spawn`]), which costs no descriptor and no copy, and gives the error
 //! back by itself.
 //!
+//! # Sockets
+//!
+//! The listening sockets are made before the first worker and outlive every one of them. A worker inherits them, or, if
+//! it binds for itself, is given them when it does: its bind(2) and listen(2) wait for the loop's answer
+//! ([`sys::seccomp`]), and the loop decides from what it sees of the worker's socket (`daemon::adoption`).
+//!
 //! # Signals
 //!
 //! All of them are blocked from the first instruction on and read one by one from a descriptor ([`sys::signals`]):

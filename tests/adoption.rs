@@ -282,3 +282,26 @@ fn privileges_are_given_up_only_where_the_kernel_wants_it() {
     assert_eq!(pool.member(0).process.status("NoNewPrivs"), "1");
     assert_eq!(pool.init().status("NoNewPrivs"), "0");
 }
+
+#[test]
+fn without_an_event_loop_a_server_is_adopted_all_the_same() {
+    let launch = on_bare_port().under(["seccomp=EPERM:epoll_create1"]);
+    let Some(launch) = run_python(launch, HTTP_SERVER, &["0.0.0.0", "AF_INET"]) else { return };
+    let mut pool = launch.start();
+    until(format_args!("an answer\n{}", *pool), || {
+        http::get(pool.port.local(), "/").ok().filter(|answer| answer.body == "127.0.0.1")
+    });
+    pool.signal(libc::SIGTERM);
+    pool.outcome().assert_code(0);
+}
+
+#[test]
+fn a_pool_that_has_no_descriptors_to_spare_does_without_and_says_so() {
+    let pool = on_bare_port().under(["limit=NOFILE:24"]).worker(["poll=3"]).start();
+    pool.wait_ready(3);
+    assert_eq!(
+        pool.log().iter().filter(|line| line["message"].to_string().contains("--adopt-bind")).count(),
+        1
+    );
+    assert_eq!(pool.status()["workers"][0]["socket"], "inherited");
+}

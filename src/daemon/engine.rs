@@ -494,7 +494,11 @@ impl Engine {
         generation: Generation,
     ) -> Result<Pid, SpawnFailure> {
         let wanted = self.ready_when == ReadyWhen::Notify;
-        let notify = if wanted || (!self.is_init_only() && self.has_descriptors_to_spare()) {
+        let to_spare = self.has_descriptors_to_spare();
+        if !to_spare && self.launcher.may_adopt() {
+            self.give_up_adoption("RLIMIT_NOFILE leaves no descriptor for it");
+        }
+        let notify = if wanted || (!self.is_init_only() && to_spare) {
             match NotifySocket::new(worker.0) {
                 Ok(socket) => Some(socket),
                 Err(error) if wanted => {
@@ -509,14 +513,18 @@ impl Engine {
         let Started { pid, notifier, not_adopted } =
             self.launcher.start(slot, generation, address.as_deref())?;
         if let Some(error) = not_adopted {
-            // Said once: what the kernel refuses one worker, it refuses all.
-            self.launcher.give_up_adoption();
-            self.missing.push(format!(
-                "servers cannot be given drainit's sockets when they bind (--adopt-bind): {error}"
-            ));
+            // What the kernel refuses one worker, it refuses all.
+            self.give_up_adoption(&error.to_string());
         }
         self.newcomers.push(Newcomer { worker, pid, slot, notify, notifier });
         Ok(pid)
+    }
+
+    /// Said once.
+    fn give_up_adoption(&mut self, why: &str) {
+        self.launcher.give_up_adoption();
+        self.missing
+            .push(format!("servers cannot be given drainit's sockets when they bind (--adopt-bind): {why}"));
     }
 
     /// A socket a worker that few workers use must not cost the pool its event loop.

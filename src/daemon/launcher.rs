@@ -84,6 +84,11 @@ impl Launcher {
         &mut self.listeners
     }
 
+    /// Adoption is tried, and can be done without.
+    pub(super) fn may_adopt(&self) -> bool {
+        self.adopt == Adopt::Try
+    }
+
     /// No worker's sockets are adopted from here on: the kernel refuses.
     pub(super) fn give_up_adoption(&mut self) {
         self.adopt = Adopt::No;

@@ -5,13 +5,15 @@
 
 use std::time::Duration;
 
-use super::engine::{Engine, Newcomer};
+use super::engine::{Answered, Engine, Newcomer};
 use crate::config::values::ReadyWhen;
 use crate::core::config::Kind;
+use crate::core::types::WorkerId;
 use crate::sys::notify::NotifySocket;
+use crate::sys::seccomp::Notifier;
 use crate::sys::signals;
 
-/// How often workers that are starting are looked at.
+/// How often workers that are starting are looked at, and calls that wait are answered.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The signals that are taken in one turn.
@@ -20,10 +22,16 @@ const SIGNALS_AT_ONCE: usize = 256;
 /// Turn the engine until it has an exit status.
 pub(super) fn run(engine: &mut Engine) {
     let mut starting: Vec<Newcomer> = Vec::new();
+    let mut attended: Vec<(WorkerId, Notifier)> = Vec::new();
     loop {
         let more = engine.reap();
         engine.tick();
-        starting.append(&mut engine.newcomers);
+        for mut newcomer in std::mem::take(&mut engine.newcomers) {
+            attended.extend(newcomer.notifier.take().map(|notifier| (newcomer.worker, notifier)));
+            starting.push(newcomer);
+        }
+        attended
+            .retain(|(worker, notifier)| !matches!(engine.answer_calls(*worker, notifier), Answered::Last));
         if engine.core().config().kind == Kind::Pool && !starting.is_empty() {
             engine.look_at_workers();
         }
@@ -35,7 +43,7 @@ pub(super) fn run(engine: &mut Engine) {
         }
         let now = engine.clock().now();
         let until_tick = engine.next_tick().map(|at| at.since(now));
-        let until_look = (!starting.is_empty()).then_some(LOOK_EVERY);
+        let until_look = (!starting.is_empty() || !attended.is_empty()).then_some(LOOK_EVERY);
         let at_once = more.then_some(Duration::ZERO);
         let timeout = [until_tick, until_look, at_once].into_iter().flatten().min();
         let mut timeout = timeout;
