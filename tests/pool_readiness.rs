@@ -142,14 +142,17 @@ fn tcp_waits_for_a_connection_to_be_accepted() {
     wait_until_ready(&pool);
 }
 
-/// Answers every connection with that status, until it is dropped.
+/// Answers every connection with that status, until it is killed; answer and end arrive in one piece.
 fn answering(address: std::net::SocketAddr, status: &str) -> std::process::Child {
     let python = python().unwrap();
+    // Whoever asks may have gone before it is answered.
     let script = format!(
         "import socket\ns = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
-         s.bind(('127.0.0.1', {})); s.listen()\nwhile True:\n  c = s.accept()[0]; r = c.recv(4096)\n  \
-         ok = r.startswith(b'GET /health?deep=1 HTTP/1.1')\n  \
-         c.sendall((b'HTTP/1.1 {status} X' if ok else b'HTTP/1.1 400 X') + b'\\r\\nContent-Length: 0\\r\\n\\r\\n'); c.close()",
+         s.bind(('127.0.0.1', {})); s.listen()\nwhile True:\n  c = s.accept()[0]\n  try:\n    \
+         ok = c.recv(4096).startswith(b'GET /health?deep=1 HTTP/1.1')\n    \
+         c.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)\n    \
+         c.sendall((b'HTTP/1.1 {status} X' if ok else b'HTTP/1.1 400 X') + b'\\r\\nContent-Length: 0\\r\\n\\r\\n')\n  \
+         except OSError: pass\n  c.close()",
         address.port()
     );
     std::process::Command::new(python).args(["-c", &script]).spawn().unwrap()

@@ -1,6 +1,7 @@
 //! Finding out when a worker is ready: one task a worker, for as long as the worker lives.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -199,10 +200,11 @@ async fn get(port: u16, path: &str) -> bool {
     let Ok(request) = request else { return false };
     let answer = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
-        let exchange = sender.send_request(request);
+        let mut exchange = pin!(sender.send_request(request));
         tokio::select! {
-            answer = exchange => answer.ok(),
-            _ = connection => None,
+            answer = exchange.as_mut() => answer.ok(),
+            // The answer may have come with the end: most servers close after it.
+            _ = connection => exchange.await.ok(),
         }
     };
     let answer = timeout(CHECK_TIMEOUT, answer).await.ok().flatten();
