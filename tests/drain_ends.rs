@@ -10,7 +10,7 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
-use common::pool::{PoolLaunch, pool, pool_without_socket};
+use common::pool::{Companion, PoolLaunch, pool, pool_without_socket};
 use common::{Exit, Launch, Outcome, nested, pid1};
 
 /// Starts it, waits until the worker says `here`, sends TERM, and tells what came of it.
@@ -261,7 +261,7 @@ fn what_was_put_into_the_container_and_goes_at_once_is_not_waited_for() {
         pool().options(["--orphan-grace", "8s", "--grace", "60s"]).worker(["say=here", "poll=3"]).start();
     pool.expect("here");
     pool.status();
-    let mut guest = pool.inside().arg(common::fixture()).args(["say=in", "pause"]).spawn().unwrap();
+    let mut guest = Companion::start(pool.inside().arg(common::fixture()).args(["say=in", "pause"]));
     let mut line = [0; 3];
     std::io::Read::read_exact(guest.stdout.as_mut().unwrap(), &mut line).unwrap();
     let (exit, took) = common::timed(|| {

@@ -11,7 +11,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::pool::{Pool, pool, python};
+use common::pool::{Companion, Pool, pool, python};
 use common::{cannot_run, example, holds_for, until};
 
 /// A file that something waits for.
@@ -90,19 +90,16 @@ fn a_message_from_outside_the_workers_tree_does_not_count() {
     pool.expect("here");
     let address = pool.worker().variable("NOTIFY_SOCKET").expect("an address");
     // In the same container, by root; it lives on, so that drainit can see whose child it is.
-    let mut stranger = pool
-        .inside()
-        .arg(common::fixture())
-        .args(["notify=READY=1", "say=sent", "pause"])
-        .env("NOTIFY_SOCKET", &address)
-        .spawn()
-        .unwrap();
+    let mut stranger = Companion::start(
+        pool.inside()
+            .arg(common::fixture())
+            .args(["notify=READY=1", "say=sent", "pause"])
+            .env("NOTIFY_SOCKET", &address),
+    );
     let mut line = [0; 5];
     std::io::Read::read_exact(stranger.stdout.as_mut().unwrap(), &mut line).unwrap();
     assert_eq!(&line, b"sent\n");
     assert_stays_unready(&pool, "a stranger said so");
-    let _ = stranger.kill();
-    let _ = stranger.wait();
 }
 
 #[test]
@@ -142,8 +139,8 @@ fn tcp_waits_for_a_connection_to_be_accepted() {
     wait_until_ready(&pool);
 }
 
-/// Answers every connection with that status, until it is killed; answer and end arrive in one piece.
-fn answering(address: std::net::SocketAddr, status: &str) -> std::process::Child {
+/// Answers every connection with that status, until it is dropped; answer and end arrive in one piece.
+fn answering(address: std::net::SocketAddr, status: &str) -> Companion {
     let python = python().unwrap();
     // Whoever asks may have gone before it is answered.
     let script = format!(
@@ -155,7 +152,7 @@ fn answering(address: std::net::SocketAddr, status: &str) -> std::process::Child
          except OSError: pass\n  c.close()",
         address.port()
     );
-    std::process::Command::new(python).args(["-c", &script]).spawn().unwrap()
+    Companion::start(std::process::Command::new(python).args(["-c", &script]))
 }
 
 #[test]
@@ -164,17 +161,14 @@ fn http_waits_for_a_good_answer_to_a_get_of_that_path() {
         return cannot_run("needs python3");
     }
     let port = common::pool::Port::reserve();
-    let mut server = answering(port.local(), "503");
+    let server = answering(port.local(), "503");
     let when = format!("http=:{}/health?deep=1", port.number);
     let pool = pool().options(["--ready-when", &when]).worker(["poll=3"]).start();
     until("the server answers", || std::net::TcpStream::connect(port.local()).ok());
     holds_for(Duration::from_millis(1500), "unready while the answer is 503", || pool.readyz() == 503);
-    let _ = server.kill();
-    let _ = server.wait();
-    let mut server = answering(port.local(), "204");
+    drop(server);
+    let _server = answering(port.local(), "204");
     wait_until_ready(&pool);
-    let _ = server.kill();
-    let _ = server.wait();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
@@ -279,6 +279,36 @@ impl Pool {
 
     pub fn has_logged(&self, message: &str) -> bool {
         self.log().iter().any(|line| line["message"].as_str().is_some_and(|m| m.contains(message)))
+    }
+}
+
+/// A process beside drainit, that ends with this guard.
+pub struct Companion(Child);
+
+impl Companion {
+    pub fn start(command: &mut Command) -> Self {
+        Self(command.spawn().expect("start a companion"))
+    }
+}
+
+impl Deref for Companion {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Companion {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Companion {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
