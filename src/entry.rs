@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use crate::cli::{self, Ask, Cli, Probe, Stop, Surroundings, resolve};
+use crate::config::endpoint::Endpoint;
 use crate::core::types::code;
 use crate::sys::signals::Inherited;
 use crate::sys::{cgroup, control, descriptors, install, process, signals, stderr};
@@ -61,31 +62,32 @@ fn ask(subcommand: Ask, inherited: Inherited) -> u8 {
         signals::end_well_on_term();
     }
     signals::give_back(inherited);
-    if let Ask::Install { path } = subcommand {
-        return install_to(&path);
-    }
-    let explicit = std::env::var("DRAINIT_CONTROL").ok();
-    let own = control::of_this_container().to_string();
-    let endpoint = match client::find(explicit.as_deref(), Some(&own)) {
-        Ok(endpoint) => endpoint,
-        Err(error) => {
-            stderr::complain(&error.to_string());
-            return client::CANNOT_ASK;
-        }
-    };
     match subcommand {
-        Ask::Prestop { timeout } => client::prestop(&endpoint, timeout),
+        Ask::Prestop { timeout } => to_running(|endpoint| client::prestop(endpoint, timeout)),
         Ask::Probe { which, timeout } => {
             let which = match which {
                 Probe::Live => client::Probe::Live,
                 Probe::Ready => client::Probe::Ready,
                 Probe::Startup => client::Probe::Startup,
             };
-            client::probe(&endpoint, which, false, timeout)
+            to_running(|endpoint| client::probe(endpoint, which, timeout))
         }
-        Ask::Status { json } => client::status(&endpoint, json),
-        Ask::Scale { workers } => client::scale(&endpoint, workers),
+        Ask::Status { json } => to_running(|endpoint| client::status(endpoint, json)),
+        Ask::Scale { workers } => to_running(|endpoint| client::scale(endpoint, workers)),
         Ask::Install { path } => install_to(&path),
+    }
+}
+
+/// Find the drainit that is meant, and put the question.
+fn to_running(ask: impl FnOnce(&Endpoint) -> u8) -> u8 {
+    let explicit = std::env::var("DRAINIT_CONTROL").ok();
+    let own = control::of_this_container().to_string();
+    match client::find(explicit.as_deref(), Some(&own)) {
+        Ok(endpoint) => ask(&endpoint),
+        Err(error) => {
+            stderr::complain(&error.to_string());
+            client::CANNOT_ASK
+        }
     }
 }
 

@@ -54,6 +54,13 @@ fn assert_adopted(pool: &Pool) {
     }
 }
 
+/// What /status shows is seen before the log's line about it has been read, hence the wait.
+#[track_caller]
+fn assert_said_once(pool: &Pool, what: &str) {
+    pool.logged(what);
+    assert_eq!(pool.log().iter().filter(|line| line["message"].to_string().contains(what)).count(), 1);
+}
+
 #[track_caller]
 fn body(pool: &Pool, ip: impl Into<IpAddr>) -> String {
     let answer = http::get(pool.port.on(ip), "/").unwrap_or_else(|error| panic!("{error}\n{}", **pool));
@@ -258,10 +265,7 @@ fn where_the_kernel_refuses_auto_goes_on_and_on_does_not() {
         |launch: PoolLaunch| launch.under(["seccomp=EPERM:seccomp"]).worker(["say=started", "poll=3"]);
     let pool = refused(on_bare_port()).start();
     pool.wait_ready(3);
-    assert_eq!(
-        pool.log().iter().filter(|line| line["message"].to_string().contains("--adopt-bind")).count(),
-        1
-    );
+    assert_said_once(&pool, "--adopt-bind");
     assert_eq!(pool.member(0).process.status("NoNewPrivs"), pool.init().status("NoNewPrivs"));
 
     let mut pool = refused(on_bare_port().options(["--adopt-bind", "on"])).start();
@@ -299,9 +303,6 @@ fn without_an_event_loop_a_server_is_adopted_all_the_same() {
 fn a_pool_that_has_no_descriptors_to_spare_does_without_and_says_so() {
     let pool = on_bare_port().under(["limit=NOFILE:24"]).worker(["poll=3"]).start();
     pool.wait_ready(3);
-    assert_eq!(
-        pool.log().iter().filter(|line| line["message"].to_string().contains("--adopt-bind")).count(),
-        1
-    );
+    assert_said_once(&pool, "--adopt-bind");
     assert_eq!(pool.status()["workers"][0]["socket"], "inherited");
 }

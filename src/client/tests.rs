@@ -39,8 +39,8 @@ fn drainit(name: &str, phase: Phase, allow: bool) -> Endpoint {
 #[test]
 fn verbs_say_what_is_so() {
     let serving = drainit("serving", Phase::Serving, true);
-    assert_eq!(probe(&serving, Probe::Ready, true, DEADLINE), OK);
-    assert_eq!(probe(&serving, Probe::Live, false, DEADLINE), OK);
+    assert_eq!(probe(&serving, Probe::Ready, DEADLINE), OK);
+    assert_eq!(probe(&serving, Probe::Live, DEADLINE), OK);
     assert_eq!(prestop(&serving, DEADLINE), OK);
     assert_eq!(scale(&serving, 3), OK);
     assert_eq!(scale(&serving, 99), NO);
@@ -49,8 +49,8 @@ fn verbs_say_what_is_so() {
     assert_eq!(status(&serving, true), OK);
 
     let starting = drainit("starting", Phase::Starting, true);
-    assert_eq!(probe(&starting, Probe::Startup, false, DEADLINE), NO);
-    assert_eq!(probe(&starting, Probe::Ready, false, DEADLINE), NO);
+    assert_eq!(probe(&starting, Probe::Startup, DEADLINE), NO);
+    assert_eq!(probe(&starting, Probe::Ready, DEADLINE), NO);
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn nobody_to_ask_is_2() {
     for name in ["@drainit/nobody", "/nonexistent/drainit.sock"] {
         let nobody = Endpoint::parse(name);
         let codes = [
-            probe(&nobody, Probe::Live, false, DEADLINE),
+            probe(&nobody, Probe::Live, DEADLINE),
             prestop(&nobody, DEADLINE),
             scale(&nobody, 1),
             status(&nobody, true),

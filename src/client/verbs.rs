@@ -19,19 +19,14 @@ pub enum Probe {
 }
 
 /// 0: it is so. 1: it is not; stdout says why, which the kubelet shows. 2: cannot be asked.
-pub fn probe(endpoint: &Endpoint, which: Probe, verbose: bool, deadline: Duration) -> u8 {
+pub fn probe(endpoint: &Endpoint, which: Probe, deadline: Duration) -> u8 {
     let path = match which {
         Probe::Live => "/livez",
         Probe::Ready => "/readyz",
         Probe::Startup => "/startupz",
     };
     match ask(endpoint, "GET", &format!("{path}?verbose"), None, deadline) {
-        Ok(Answer { status: 200, body }) => {
-            if verbose {
-                say(&body);
-            }
-            OK
-        }
+        Ok(Answer { status: 200, .. }) => OK,
         Ok(Answer { status: 503, body }) => {
             say(&body);
             NO

@@ -29,7 +29,11 @@ impl JobControl {
     }
 
     pub(super) fn on_sent(&mut self, signal: Signal) {
-        self.stop_sent |= signal.is_terminal_stop() || signal == Signal::STOP;
+        if signal.is_terminal_stop() || signal == Signal::STOP {
+            self.stop_sent = true;
+        } else if signal == Signal::CONT {
+            self.stop_sent = false;
+        }
     }
 
     /// The worker is stopped: if the terminal did it, or we passed it on, stop too, so that the shell above takes

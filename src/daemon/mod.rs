@@ -32,26 +32,27 @@ use engine::Engine;
 pub fn run(config: Config, inherited: Inherited) -> u8 {
     let logging = config.log;
     let warnings = config.warnings.clone();
-    let (mut engine, servers) = match Boot::up(config, inherited) {
+    let (mut engine, mut servers) = match Boot::up(config, inherited) {
         Ok(Boot { engine, servers }) => (engine, servers),
         Err(refusal) => return refuse(&refusal),
     };
-    let mut servers = servers;
     let _control_file = servers.control_file.take();
-    // The worker first: all that it does not need comes after it.
-    engine.feed(Event::Start);
-    if let Some(status) = engine.exit_status() {
-        return refuse(&status.clone());
-    }
     let supervised = catch_unwind(AssertUnwindSafe(|| {
-        engine.leave_start_directory();
-        log::start(logging);
-        engine.log_is_up();
-        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-        supervise(&mut engine, servers);
+        // The worker first: all that it does not need comes after it.
+        engine.feed(Event::Start);
+        let started = engine.exit_status().is_none();
+        if started {
+            engine.leave_start_directory();
+            log::start(logging);
+            engine.log_is_up();
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            supervise(&mut engine, servers);
+        }
+        started
     }));
     let status = match (supervised, engine.exit_status()) {
-        (Ok(()), Some(status)) => status.clone(),
+        (Ok(false), Some(refusal)) => return refuse(refusal),
+        (Ok(_), Some(status)) => status.clone(),
         _ => failsafe::run(&engine.worker_pids(), engine.budget()),
     };
     engine.restore_terminal();

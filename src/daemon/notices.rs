@@ -6,11 +6,11 @@ use crate::core::config::Kind;
 use crate::core::event::Notice;
 use crate::core::types::{ExitStatus, code};
 
-/// Info in a pool, debug in an init.
-macro_rules! ordinary {
-    ($kind:expr, $($rest:tt)*) => {
+/// At the level named in a pool, debug in an init.
+macro_rules! of_a_pool {
+    ($kind:expr, $level:ident, $($rest:tt)*) => {
         match $kind {
-            Kind::Pool => tracing::info!($($rest)*),
+            Kind::Pool => tracing::$level!($($rest)*),
             Kind::Single => tracing::debug!($($rest)*),
         }
     };
@@ -19,35 +19,21 @@ macro_rules! ordinary {
 pub(super) fn tell(notice: &Notice, kind: Kind) {
     match notice {
         Notice::PhaseChanged { from, to } => {
-            ordinary!(kind, from = from.name(), phase = to.name(), "phase changed")
+            of_a_pool!(kind, info, from = from.name(), phase = to.name(), "phase changed")
         }
         Notice::WorkerStarted { slot, pid, generation } => {
-            ordinary!(kind, slot, pid = pid.0, generation = generation.0, "worker started");
+            of_a_pool!(kind, info, slot, pid = pid.0, generation = generation.0, "worker started");
         }
         Notice::WorkerReady { slot, pid, after } => {
-            ordinary!(kind, slot, pid = pid.0, after_seconds = seconds(after), "worker ready")
+            of_a_pool!(kind, info, slot, pid = pid.0, after_seconds = seconds(after), "worker ready")
         }
         Notice::WorkerExited { slot, pid, exit, uptime, expected: true } => {
-            ordinary!(kind, slot, pid = pid.0, uptime_seconds = seconds(uptime), "worker {exit}");
+            of_a_pool!(kind, info, slot, pid = pid.0, uptime_seconds = seconds(uptime), "worker {exit}");
         }
-        Notice::WorkerExited { slot, pid, exit, uptime, expected: false } => match kind {
-            Kind::Pool => {
-                tracing::warn!(
-                    slot,
-                    pid = pid.0,
-                    uptime_seconds = seconds(uptime),
-                    "worker ended unasked: it {exit}"
-                )
-            }
-            Kind::Single => {
-                tracing::debug!(
-                    slot,
-                    pid = pid.0,
-                    uptime_seconds = seconds(uptime),
-                    "worker ended unasked: it {exit}"
-                )
-            }
-        },
+        Notice::WorkerExited { slot, pid, exit, uptime, expected: false } => {
+            let uptime_seconds = seconds(uptime);
+            of_a_pool!(kind, warn, slot, pid = pid.0, uptime_seconds, "worker ended unasked: it {exit}");
+        }
         Notice::WorkerLate { slot, pid, after } => {
             tracing::warn!(
                 slot,
@@ -65,7 +51,7 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
             )
         }
         Notice::WorkerReplaced { slot, delay, deaths } => {
-            ordinary!(kind, slot, delay_seconds = seconds(delay), deaths, "worker will be replaced")
+            of_a_pool!(kind, info, slot, delay_seconds = seconds(delay), deaths, "worker will be replaced")
         }
         Notice::SpawnFailed { slot, failure, retry } => {
             tracing::error!(
@@ -83,10 +69,10 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
             lb_wait_seconds = seconds(&plan.lb_wait), drain_seconds = seconds(&plan.drain), "drain planned"
         ),
         Notice::LbWaitOver { waited, why } => {
-            ordinary!(kind, waited_seconds = seconds(waited), why, "load balancer wait over")
+            of_a_pool!(kind, info, waited_seconds = seconds(waited), why, "load balancer wait over")
         }
         Notice::Stopping { workers, signal, patience } => {
-            ordinary!(kind, workers, %signal, patience_seconds = seconds(patience), "workers asked to stop");
+            of_a_pool!(kind, info, workers, %signal, patience_seconds = seconds(patience), "workers asked to stop");
         }
         Notice::BackToServing => tracing::warn!("no SIGTERM followed the preStop hook: back to serving"),
         Notice::BreakerOpen { crashes, window } => {

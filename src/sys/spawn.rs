@@ -65,12 +65,16 @@ pub struct Started {
 /// Start it as the leader of a new process group.
 pub fn spawn(launch: &Launch<'_>) -> Result<Started, SpawnFailure> {
     let name = launch.argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let handover = match launch.adopt {
-        Adopt::No => None,
-        Adopt::Try => Handover::new().ok(),
-        Adopt::Must => Some(Handover::new().map_err(|error| {
-            SpawnFailure::System(format!("cannot start {name}: --adopt-bind on: {error}"))
-        })?),
+    let (handover, mut not_adopted) = match launch.adopt {
+        Adopt::No => (None, None),
+        Adopt::Try => {
+            Handover::new().map_or_else(|error| (None, Some(error)), |handover| (Some(handover), None))
+        }
+        Adopt::Must => {
+            let refused =
+                |error| SpawnFailure::System(format!("cannot start {name}: --adopt-bind on: {error}"));
+            (Some(Handover::new().map_err(refused)?), None)
+        }
     };
     let mut plan = Plan::new(launch, handover.as_ref());
     // Not zeroed: most of it is never touched, and touching it costs page faults.
@@ -88,7 +92,9 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Started, SpawnFailure> {
     match plan.errno.load(Ordering::Acquire) {
         0 => {
             let refused = plan.seccomp_errno.load(Ordering::Relaxed);
-            let not_adopted = (refused != 0).then(|| io::Error::from_raw_os_error(refused));
+            if refused != 0 {
+                not_adopted = Some(io::Error::from_raw_os_error(refused));
+            }
             Ok(Started { pid, notifier: handover.and_then(|handover| handover.receive()), not_adopted })
         }
         errno => {
