@@ -1,0 +1,106 @@
+//! Doing what the core wants done.
+
+use super::workers::{Newcomer, Worker};
+use super::{Child, Engine};
+use crate::config::values::ReadyWhen;
+use crate::core::event::{Action, Event, SpawnFailure};
+use crate::core::signal::Signal;
+use crate::core::types::{Generation, Pid, Scope, SlotIndex, WorkerId};
+use crate::daemon::notices;
+use crate::sys::notify::NotifySocket;
+use crate::sys::spawn::Started;
+use crate::sys::{descriptors, kill};
+
+/// Descriptors that are not for workers: the event loop's, the sockets', the connections' of probes.
+const DESCRIPTORS_KEPT: i32 = 32;
+
+impl Engine {
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            Action::Spawn { worker, slot, generation } => self.spawn(worker, slot, generation),
+            Action::Kill { pid, signal, scope, value } => self.kill(pid, signal, scope, value),
+            Action::Sweep { signal } => self.sweep(signal),
+            Action::Reply { request, outcome } => {
+                if let Some(reply) = self.replies.remove(&request) {
+                    let _ = reply.send(outcome);
+                }
+            }
+            Action::Tell(notice) => match &mut self.early {
+                Some(early) => early.push(notice),
+                None => notices::tell(&notice, self.core.config().kind),
+            },
+            Action::Exit(status) => self.exit = Some(status),
+        }
+    }
+
+    fn spawn(&mut self, worker: WorkerId, slot: SlotIndex, generation: Generation) {
+        match self.try_spawn(worker, slot, generation) {
+            Ok(pid) => {
+                let socket = self.launcher.socket_way();
+                self.children.insert(pid, Child::Worker(worker));
+                self.workers.insert(worker, Worker { pid, slot, ready: false, socket });
+                self.events.push_back(Event::Spawned { worker, pid });
+                if self.ready_when == ReadyWhen::Started {
+                    self.events.push_back(Event::Ready { worker });
+                }
+            }
+            Err(failure) => self.events.push_back(Event::SpawnFailed { worker, failure }),
+        }
+    }
+
+    fn try_spawn(
+        &mut self,
+        worker: WorkerId,
+        slot: SlotIndex,
+        generation: Generation,
+    ) -> Result<Pid, SpawnFailure> {
+        let wanted = self.ready_when == ReadyWhen::Notify;
+        let to_spare = self.has_descriptors_to_spare();
+        if !to_spare && self.launcher.may_adopt() {
+            self.give_up_adoption("RLIMIT_NOFILE leaves no descriptor for it");
+        }
+        let notify = if wanted || (!self.is_init_only() && to_spare) {
+            match NotifySocket::new(worker.0) {
+                Ok(socket) => Some(socket),
+                Err(error) if wanted => {
+                    return Err(SpawnFailure::System(format!("no socket for sd_notify: {error}")));
+                }
+                Err(_) => None,
+            }
+        } else {
+            None
+        };
+        let address = notify.as_ref().map(NotifySocket::address);
+        let Started { pid, notifier, not_adopted } =
+            self.launcher.start(slot, generation, address.as_deref())?;
+        if let Some(error) = not_adopted {
+            // What the kernel refuses one worker, it refuses all.
+            self.give_up_adoption(&error.to_string());
+        }
+        self.newcomers.push(Newcomer { worker, pid, slot, notify, notifier });
+        Ok(pid)
+    }
+
+    /// Said once.
+    fn give_up_adoption(&mut self, why: &str) {
+        self.launcher.give_up_adoption();
+        self.missing
+            .push(format!("servers cannot be given drainit's sockets when they bind (--adopt-bind): {why}"));
+    }
+
+    /// A socket a worker that few workers use must not cost the pool its event loop.
+    fn has_descriptors_to_spare(&self) -> bool {
+        let workers = i32::try_from(self.workers.len()).unwrap_or(i32::MAX);
+        workers.saturating_mul(2).saturating_add(DESCRIPTORS_KEPT) < descriptors::limit()
+    }
+
+    fn kill(&mut self, pid: Pid, signal: Signal, scope: Scope, value: Option<u64>) {
+        self.job_control.on_sent(signal);
+        match kill::send(pid, signal, scope, value) {
+            Ok(()) => tracing::debug!(%pid, %signal, "signal sent"),
+            // A zombie takes signals, so this is somebody who has been reaped by others: nothing to tell.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {}
+            Err(error) => tracing::warn!(%pid, %signal, %error, "signal not sent"),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Performs what the core wants and tells it what happened. Knows no event loop: whoever turns it does.
+
+mod actions;
+mod reaping;
+mod workers;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use super::adoption::Adoption;
+use super::clock::Clock;
+use super::job_control::JobControl;
+use super::launcher::Launcher;
+use super::notices;
+use crate::admin::{Request, Stats};
+use crate::config::Config;
+use crate::config::values::ReadyWhen;
+use crate::core::Supervisor;
+use crate::core::config::{Kind, MAX_WORKERS};
+use crate::core::event::{Command, Event, Notice, Outcome, RequestId};
+use crate::core::signal::Signal;
+use crate::core::snapshot::Snapshot;
+use crate::core::time::Time;
+use crate::core::types::{ExitStatus, Pid, Scope, WorkerId};
+use crate::sys::orphans::Member;
+use crate::sys::signals::Received;
+use crate::sys::{cgroup, kill, stderr};
+
+use workers::Worker;
+pub(super) use workers::{Answered, Newcomer};
+
+/// During a sweep: who was put into the container from outside (`kubectl exec`) has a parent there, and its death is
+/// told to nobody here.
+const LOOK_FOR_GUESTS: Duration = Duration::from_millis(20);
+
+/// An exec check that takes longer has failed.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(super) struct Engine {
+    core: Supervisor,
+    clock: Clock,
+    launcher: Launcher,
+    ready_when: ReadyWhen,
+    scale_with_quota: bool,
+    /// As many as the pool was last made for.
+    processors: u32,
+    events: VecDeque<Event>,
+    /// Everybody we have started and not reaped; who is not here is an orphan.
+    children: BTreeMap<Pid, Child>,
+    workers: BTreeMap<WorkerId, Worker>,
+    /// For the event loop: whose readiness to find out, and whose no more.
+    pub(super) newcomers: Vec<Newcomer>,
+    pub(super) departed: Vec<WorkerId>,
+    replies: BTreeMap<RequestId, oneshot::Sender<Outcome>>,
+    last_request: u64,
+    /// What outlived its worker in its process group, and when that is killed.
+    remnants: Vec<(Time, Vec<Member>)>,
+    job_control: JobControl,
+    adoption: Adoption,
+    /// What could not be had, to be told once there is a log.
+    pub(super) missing: Vec<String>,
+    /// Everything is being killed: whoever turns up now goes too.
+    sweeping: Option<Signal>,
+    /// When to look whether somebody is left whose death nobody tells.
+    look_at: Option<Time>,
+    /// Told before there was a log.
+    early: Option<Vec<Notice>>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    published: u64,
+    stats: Arc<Stats>,
+    exit: Option<ExitStatus>,
+}
+
+enum Child {
+    Worker(WorkerId),
+    Check(Check),
+}
+
+struct Check {
+    reply: oneshot::Sender<bool>,
+    kill_at: Option<Time>,
+}
+
+impl Engine {
+    pub(super) fn new(config: Config, launcher: Launcher) -> Self {
+        let core = Supervisor::new(config.core);
+        let clock = Clock::start();
+        let snapshot = watch::Sender::new(Arc::new(core.snapshot(clock.now())));
+        Self {
+            clock,
+            job_control: JobControl::new(core.config().kind, launcher.terminal()),
+            launcher,
+            ready_when: config.ready_when,
+            scale_with_quota: config.scale_with_quota,
+            processors: core.config().workers,
+            events: VecDeque::new(),
+            children: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            newcomers: Vec::new(),
+            departed: Vec::new(),
+            replies: BTreeMap::new(),
+            last_request: 0,
+            remnants: Vec::new(),
+            adoption: Adoption::default(),
+            missing: Vec::new(),
+            sweeping: None,
+            look_at: None,
+            early: Some(Vec::new()),
+            snapshot,
+            published: 0,
+            stats: Arc::default(),
+            exit: None,
+            core,
+        }
+    }
+
+    /// Tell the core what happened, and do what it wants.
+    pub(super) fn feed(&mut self, event: Event) {
+        self.events.push_back(event);
+        self.settle();
+    }
+
+    /// Until the core wants no more. The answer to an action comes before the next action: after a first spawn that
+    /// failed there is no second.
+    fn settle(&mut self) {
+        while self.exit.is_none() {
+            if let Some(event) = self.events.pop_front() {
+                self.core.handle(self.clock.now(), event);
+            } else if let Some(action) = self.core.poll_action() {
+                self.perform(action);
+            } else {
+                break;
+            }
+        }
+    }
+
+    /// The quota may have changed, by an in-place resize of the pod: then the pool does too. What somebody has asked for
+    /// since is left alone until it changes again.
+    pub(super) fn follow_quota(&mut self) {
+        let processors = cgroup::processors().min(MAX_WORKERS);
+        if std::mem::replace(&mut self.processors, processors) != processors {
+            self.last_request += 1;
+            let request = RequestId(self.last_request);
+            self.feed(Event::Command { command: Command::Scale(processors), request });
+        }
+    }
+
+    pub(super) fn follows_quota(&self) -> bool {
+        self.scale_with_quota
+    }
+
+    /// The signals that have arrived, in their order.
+    pub(super) fn take_signals(&mut self, signals: &[Received]) {
+        for Received { signal, own, value } in signals {
+            if !own && *signal != Signal::CHLD {
+                self.feed(Event::Signal { signal: *signal, value: *value });
+            }
+        }
+    }
+
+    /// Do what time has made due.
+    pub(super) fn tick(&mut self) {
+        let now = self.clock.now();
+        for (pid, child) in &mut self.children {
+            if let Child::Check(check) = child
+                && check.kill_at.is_some_and(|at| at <= now)
+            {
+                check.kill_at = None;
+                let _ = kill::send(*pid, Signal::KILL, Scope::Group, None);
+            }
+        }
+        for (_, members) in self.remnants.extract_if(.., |(kill_at, _)| *kill_at <= now) {
+            members.iter().for_each(Member::kill);
+        }
+        if let Some(signal) = self.sweeping.filter(|_| self.look_at.is_some_and(|at| at <= now)) {
+            self.look_at = Some(now + LOOK_FOR_GUESTS);
+            self.check_sweep(signal);
+        }
+        if self.core.poll_timeout().is_some_and(|due| due <= now) {
+            self.feed(Event::Tick);
+        }
+    }
+
+    /// When [`Engine::tick`] wants to be called.
+    pub(super) fn next_tick(&self) -> Option<Time> {
+        let checks = self.children.values().filter_map(|child| match child {
+            Child::Check(check) => check.kill_at,
+            Child::Worker(_) => None,
+        });
+        checks
+            .chain(self.remnants.iter().map(|(kill_at, _)| *kill_at))
+            .chain(self.look_at)
+            .chain(self.core.poll_timeout())
+            .min()
+    }
+
+    /// Something from the admin port or the control socket.
+    pub(super) fn take_request(&mut self, request: Request) {
+        match request {
+            Request::Command { command, reply } => {
+                self.last_request += 1;
+                let request = RequestId(self.last_request);
+                self.replies.insert(request, reply);
+                self.feed(Event::Command { command, request });
+            }
+            Request::Refresh { reply } => {
+                self.look_at_workers();
+                self.publish();
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    /// Show the newest state, where it is new.
+    pub(super) fn publish_changes(&mut self) {
+        if self.published != self.core.revision() {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        self.published = self.core.revision();
+        self.stats.log_lines_dropped.store(stderr::dropped(), Ordering::Relaxed);
+        let mut snapshot = self.core.snapshot(self.clock.now());
+        for worker in &mut snapshot.workers {
+            let known = self.workers.values().find(|known| Some(known.pid) == worker.pid);
+            worker.socket = known.map_or("", |known| known.socket);
+            worker.version = self.launcher.version().map(str::to_owned);
+        }
+        self.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    pub(super) fn log_is_up(&mut self) {
+        let kind = self.core.config().kind;
+        self.early.take().unwrap_or_default().iter().for_each(|notice| notices::tell(notice, kind));
+        self.missing.drain(..).for_each(|what| tracing::warn!("{what}"));
+    }
+
+    pub(super) fn leave_start_directory(&self) {
+        if self.launcher.can_come_back() {
+            crate::sys::process::leave_start_directory();
+        }
+    }
+
+    pub(super) fn restore_terminal(&mut self) {
+        self.job_control.restore();
+    }
+
+    pub(super) fn exit_status(&self) -> Option<&ExitStatus> {
+        self.exit.as_ref()
+    }
+
+    pub(super) fn is_init_only(&self) -> bool {
+        self.core.config().kind == Kind::Single
+    }
+
+    pub(super) fn budget(&self) -> Duration {
+        self.core.config().budget()
+    }
+
+    pub(super) fn worker_pids(&self) -> Vec<Pid> {
+        self.workers.values().map(|worker| worker.pid).collect()
+    }
+
+    pub(super) fn core(&self) -> &Supervisor {
+        &self.core
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    pub(super) fn ready_when(&self) -> &ReadyWhen {
+        &self.ready_when
+    }
+
+    pub(super) fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.subscribe()
+    }
+
+    pub(super) fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.stats)
+    }
+}
