@@ -1,216 +1,20 @@
 //! Single histories of the core, told as given, when and then.
 
-use std::collections::{BTreeMap, BTreeSet};
+#[path = "scenarios/story.rs"]
+mod story;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drainit::core::Supervisor;
-use drainit::core::config::{Backoff, Config, Count, Kind, LbWait, MaxCrashes, ReadinessOnDrain, Restart};
-use drainit::core::event::{Action, Command, Event, Outcome, RequestId, SpawnFailure};
-use drainit::core::signal::{Signal, SignalTable};
+use drainit::core::config::{Config, Count, MaxCrashes, ReadinessOnDrain, Restart};
+use drainit::core::event::{Action, Event, Hang, Outcome};
+use drainit::core::signal::Signal;
 use drainit::core::snapshot::Phase;
 use drainit::core::time::Time;
-use drainit::core::types::{Exit, Pid, Scope, WorkerId};
+use drainit::core::types::{Exit, WorkerId};
 
-const BY_TERM: Exit = Exit::Signal(Signal::TERM);
-
-/// A pool in a pod: 30 s of grace, 10 s for the load balancers.
-fn pool(workers: u32) -> Config {
-    Config {
-        kind: Kind::Pool,
-        workers,
-        restart: Restart::Always,
-        backoff: Backoff { min: Duration::from_millis(100), max: Duration::from_secs(30) },
-        min_uptime: Duration::from_secs(10),
-        max_crashes: Some(MaxCrashes { count: 5, window: Duration::from_secs(60) }),
-        ready_timeout: Some(Duration::from_secs(30)),
-        min_ready: Count::Workers(1),
-        grace: Duration::from_secs(30),
-        margin: Duration::from_secs(1),
-        lb_wait: LbWait { min: Duration::from_secs(3), max: Duration::from_secs(10) },
-        readiness_on_drain: ReadinessOnDrain::Fail,
-        drain_timeout: None,
-        orphan_grace: Duration::from_secs(1),
-        stop_signal: Signal::TERM,
-        signal_scope: Scope::Leader,
-        signals: SignalTable::pool(),
-        remap_exit: BTreeMap::new(),
-        seed: 1,
-    }
-}
-
-/// One worker as under tini, in a container outside of a pod.
-fn single() -> Config {
-    let none = LbWait { min: Duration::ZERO, max: Duration::ZERO };
-    Config {
-        kind: Kind::Single,
-        restart: Restart::Never,
-        ready_timeout: None,
-        grace: Duration::from_secs(10),
-        lb_wait: none,
-        signals: SignalTable::single(),
-        ..pool(1)
-    }
-}
-
-fn not_found() -> SpawnFailure {
-    SpawnFailure::NotFound("no such file".to_owned())
-}
-
-fn cannot_execute() -> SpawnFailure {
-    SpawnFailure::CannotExecute("permission denied".to_owned())
-}
-
-fn refused() -> SpawnFailure {
-    SpawnFailure::System("no process left".to_owned())
-}
-
-/// The core and the time; worker n has pid 100 + n.
-struct Story {
-    core: Supervisor,
-    now: Time,
-    actions: Vec<Action>,
-    running: BTreeSet<u64>,
-}
-
-impl Story {
-    /// Nothing has been answered yet.
-    fn start(config: Config) -> Self {
-        let core = Supervisor::new(config);
-        let mut story = Self { core, now: Time::ZERO, actions: Vec::new(), running: BTreeSet::new() };
-        story.tell(Event::Start);
-        story
-    }
-
-    /// Every worker is ready at 0 s.
-    fn serving(config: Config) -> Self {
-        let workers = u64::from(config.workers);
-        let mut story = Self::start(config);
-        (1..=workers).for_each(|worker| story.comes_up(worker));
-        assert_eq!(story.phase(), Phase::Serving);
-        story
-    }
-
-    fn tell(&mut self, event: Event) {
-        self.core.handle(self.now, event);
-        self.actions.clear();
-        while let Some(action) = self.core.poll_action() {
-            self.actions.push(action);
-        }
-    }
-
-    /// Lets the time pass until then; what the core did at its last deadline remains to be seen.
-    fn at(&mut self, seconds: f64) -> &mut Self {
-        let until = Time::at(Duration::from_secs_f64(seconds));
-        self.actions.clear();
-        while let Some(due) = self.core.poll_timeout().filter(|due| *due <= until) {
-            self.now = due;
-            self.tell(Event::Tick);
-        }
-        self.now = until;
-        self
-    }
-
-    /// The process was suspended: nothing is heard before then.
-    fn sleeps_until(&mut self, seconds: u64) -> &mut Self {
-        self.now = Time::at(Duration::from_secs(seconds));
-        self
-    }
-
-    fn signal(&mut self, signal: Signal) {
-        self.tell(Event::Signal { signal, value: None });
-    }
-
-    fn prestop(&mut self, request: u64) {
-        self.tell(Event::Command { command: Command::PreStop, request: RequestId(request) });
-    }
-
-    fn scale(&mut self, workers: u32) {
-        self.tell(Event::Command { command: Command::Scale(workers), request: RequestId(99) });
-    }
-
-    fn spawned(&mut self, worker: u64) {
-        self.running.insert(worker);
-        self.tell(Event::Spawned { worker: WorkerId(worker), pid: Pid(100 + worker as i32) });
-    }
-
-    fn spawn_fails(&mut self, worker: u64, failure: SpawnFailure) {
-        self.tell(Event::SpawnFailed { worker: WorkerId(worker), failure });
-    }
-
-    fn ready(&mut self, worker: u64) {
-        self.tell(Event::Ready { worker: WorkerId(worker) });
-    }
-
-    fn comes_up(&mut self, worker: u64) {
-        self.spawned(worker);
-        self.ready(worker);
-    }
-
-    fn exits(&mut self, worker: u64, exit: Exit) {
-        self.running.remove(&worker);
-        self.tell(Event::Exited { worker: WorkerId(worker), exit });
-    }
-
-    fn nothing_is_left(&mut self) {
-        self.tell(Event::Descendants { left: false });
-    }
-
-    fn phase(&self) -> Phase {
-        self.core.snapshot(self.now).phase
-    }
-
-    fn is_ready(&self) -> bool {
-        self.core.snapshot(self.now).ready
-    }
-
-    /// Whom the last step sent that signal.
-    fn sent(&self, wanted: Signal) -> Vec<i32> {
-        let pids = self.actions.iter().filter_map(|action| match action {
-            Action::Kill { pid, signal, .. } if *signal == wanted => Some(pid.0),
-            _ => None,
-        });
-        pids.collect()
-    }
-
-    fn swept(&self) -> Option<Signal> {
-        self.actions.iter().find_map(|action| match action {
-            Action::Sweep { signal } => Some(*signal),
-            _ => None,
-        })
-    }
-
-    /// The slots that the last step spawned into.
-    fn spawns(&self) -> Vec<u32> {
-        let slots = self.actions.iter().filter_map(|action| match action {
-            Action::Spawn { slot, .. } => Some(*slot),
-            _ => None,
-        });
-        slots.collect()
-    }
-
-    fn replied(&self, to: u64) -> Option<&Outcome> {
-        self.actions.iter().find_map(|action| match action {
-            Action::Reply { request, outcome } if request.0 == to => Some(outcome),
-            _ => None,
-        })
-    }
-
-    fn exit_code(&self) -> Option<u8> {
-        self.actions.iter().find_map(|action| match action {
-            Action::Exit(status) => Some(status.code),
-            _ => None,
-        })
-    }
-
-    /// Everybody left ends so, and nothing outlives them.
-    fn drains_with(&mut self, exit: Exit) -> Option<u8> {
-        for worker in self.running.clone() {
-            self.exits(worker, exit);
-        }
-        self.nothing_is_left();
-        self.exit_code()
-    }
-}
+use story::{BY_TERM, Story, cannot_execute, not_found, pool, refused, single};
 
 #[test]
 fn the_pool_serves_once_enough_workers_are_ready() {
@@ -575,4 +379,30 @@ fn a_term_in_the_sweep_sets_a_deadline() {
     assert_eq!(story.swept(), Some(Signal::KILL));
     story.at(14.1);
     assert_eq!(story.exit_code(), Some(0));
+}
+
+#[test]
+fn a_hung_worker_goes_once_its_replacement_is_ready() {
+    let mut story = Story::serving(pool(2));
+    story.at(20.0).tell(Event::Hung { worker: WorkerId(1), why: Hang::Checks });
+    assert_eq!(story.spawns(), [0]);
+    assert!(story.sent(Signal::TERM).is_empty());
+    assert!(story.is_ready());
+    story.at(21.0).spawned(3);
+    story.ready(3);
+    assert_eq!(story.sent(Signal::TERM), [101]);
+    story.exits(1, BY_TERM);
+    assert!(story.spawns().is_empty());
+}
+
+#[test]
+fn a_hung_worker_that_dies_is_replaced_once() {
+    let mut story = Story::serving(pool(1));
+    story.at(20.0).tell(Event::Hung { worker: WorkerId(1), why: Hang::Checks });
+    assert_eq!(story.spawns(), [0]);
+    story.spawned(2);
+    story.exits(1, Exit::Code(1));
+    assert!(story.spawns().is_empty());
+    story.ready(2);
+    assert!(story.is_ready());
 }

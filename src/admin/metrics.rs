@@ -83,6 +83,7 @@ impl Sources {
             ("exit", counters.restarts_exit),
             ("crash", counters.restarts_crash),
             ("late", counters.restarts_late),
+            ("hung", counters.restarts_hung),
         ];
         out.counters("drainit_worker_restarts", "Workers replaced, by why", "reason", restarts)?;
         out.counter("drainit_worker_spawns", "Workers started", counters.spawns)?;

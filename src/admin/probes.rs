@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 
 use super::Shared;
-use crate::core::snapshot::{BreakerState, Phase, Snapshot};
+use crate::core::snapshot::{BreakerState, Phase, Snapshot, WorkerState, WorkerView};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Probe {
@@ -73,8 +73,11 @@ impl Check {
         };
         match self {
             Self::Ping => None,
-            Self::Pool => (snapshot.breaker == BreakerState::Open && ready_workers == 0)
-                .then(|| "workers keep crashing, none is ready".to_owned()),
+            Self::Pool if ready_workers > 0 => None,
+            Self::Pool if snapshot.breaker == BreakerState::Open => {
+                Some("workers keep crashing, none is ready".to_owned())
+            }
+            Self::Pool => all_hung(&snapshot.workers).then(|| "every worker is hung".to_owned()),
             Self::Startup => (!snapshot.started).then(|| "not enough workers have been ready yet".to_owned()),
             Self::Workers if ready => None,
             Self::Workers => (ready_workers < min_ready || (snapshot.started && !leaving))
@@ -82,6 +85,12 @@ impl Check {
             Self::Shutdown => (leaving && !ready).then(|| phase.name().to_owned()),
         }
     }
+}
+
+/// And none is starting in place of one.
+fn all_hung(workers: &[WorkerView]) -> bool {
+    let count = |state| workers.iter().filter(|worker| worker.state == state).count();
+    count(WorkerState::Hung) > 0 && count(WorkerState::Starting) == 0
 }
 
 /// One route a check rather than a pattern: a check that does not exist is a path that does not.

@@ -20,6 +20,8 @@ pub enum Event {
     SpawnFailed { worker: WorkerId, failure: SpawnFailure },
     /// The worker can serve.
     Ready { worker: WorkerId },
+    /// The worker lives and does not serve any more.
+    Hung { worker: WorkerId, why: Hang },
     /// The worker's own process is gone, and has been reaped.
     Exited { worker: WorkerId, exit: Exit },
     /// The answer to [`Action::Sweep`], and told again once the last one is gone.
@@ -69,6 +71,22 @@ impl SpawnFailure {
     }
 }
 
+/// How a worker was found to be hung.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hang {
+    /// It failed its checks, `--check-failures` in a row.
+    Checks,
+}
+
+impl Hang {
+    /// As a sentence about the worker.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Checks => "failed its checks (--check)",
+        }
+    }
+}
+
 /// Everything the core may ask the world to do. Results come back as events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -107,6 +125,7 @@ pub enum Notice {
     WorkerReady { slot: SlotIndex, pid: Pid, after: Duration },
     WorkerExited { slot: SlotIndex, pid: Pid, exit: Exit, uptime: Duration, expected: bool },
     WorkerLate { slot: SlotIndex, pid: Pid, after: Duration },
+    WorkerHung { slot: SlotIndex, pid: Pid, why: Hang },
     WorkerKilled { slot: SlotIndex, pid: Pid, after: Duration },
     WorkerReplaced { slot: SlotIndex, delay: Duration, deaths: u32 },
     SpawnFailed { slot: SlotIndex, failure: SpawnFailure, retry: Option<Duration> },

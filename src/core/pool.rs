@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::backoff;
+use super::config::Restart;
 use super::context::Context;
-use super::event::{Action, Notice, SpawnFailure};
+use super::event::{Action, Hang, Notice, SpawnFailure};
 use super::signal::Signal;
 use super::snapshot::{WorkerState, WorkerView};
 use super::time::Time;
@@ -25,7 +26,9 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct Slot {
     occupant: Option<WorkerId>,
-    /// When an empty slot is to be filled; never, where there is none.
+    /// It takes the place of an occupant that is hung, once it is ready.
+    successor: Option<WorkerId>,
+    /// When somebody is to be spawned for this slot; never, where there is none.
     due: Option<Time>,
     /// Deaths in a row, none after a healthy life.
     deaths: u32,
@@ -39,10 +42,23 @@ pub(super) struct Death {
     pub(super) retired: bool,
     /// We asked for it, and not for a failure.
     pub(super) asked: bool,
-    pub(super) late: bool,
+    /// It was hung, and its replacement is under way.
+    pub(super) hung: bool,
+    /// It was not ready in time, or hung under `--restart never`.
+    pub(super) failed: bool,
     /// Ready for `min_uptime`: no reason to wait with its replacement.
     pub(super) healthy: bool,
     pub(super) exit: Exit,
+}
+
+/// A worker that lives and serves no more.
+#[derive(Debug)]
+pub(super) struct HungWorker {
+    pub(super) slot: SlotIndex,
+    /// It had been ready for `min_uptime`.
+    pub(super) healthy: bool,
+    /// Until its replacement is spawned.
+    pub(super) delay: Duration,
 }
 
 /// A worker that could not be started.
@@ -107,7 +123,10 @@ impl Pool {
             self.last_id += 1;
             let id = WorkerId(self.last_id);
             slot.due = None;
-            slot.occupant = Some(id);
+            match slot.occupant {
+                None => slot.occupant = Some(id),
+                Some(_) => slot.successor = Some(id),
+            }
             self.workers.insert(id, Worker::new(index, self.generation, ctx.now));
             ctx.counters.spawns += 1;
             ctx.act(Action::Spawn { worker: id, slot: index, generation: self.generation });
@@ -127,8 +146,10 @@ impl Pool {
         let old = self.desired();
         if desired < old {
             for slot in self.slots.drain(desired as usize..) {
-                if let Some(worker) = slot.occupant.and_then(|id| self.workers.get_mut(&id)) {
-                    worker.stop(signal, deadline, ctx);
+                for id in slot.occupant.into_iter().chain(slot.successor) {
+                    if let Some(worker) = self.workers.get_mut(&id) {
+                        worker.stop(signal, deadline, ctx);
+                    }
                 }
             }
         } else {
@@ -159,9 +180,38 @@ impl Pool {
     }
 
     pub(super) fn on_ready(&mut self, id: WorkerId, ctx: &mut Context) {
-        if let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.is_spawning()) {
-            worker.on_ready(ctx);
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.is_spawning()) else { return };
+        worker.on_ready(ctx);
+        let (index, ready) = (worker.slot, worker.state == WorkerState::Ready);
+        if ready {
+            self.succeed(index, id, ctx);
         }
+    }
+
+    /// The successor of a slot is ready: whom it replaces may go.
+    fn succeed(&mut self, index: SlotIndex, id: WorkerId, ctx: &mut Context) {
+        let slot = self.slots.get_mut(index as usize).filter(|slot| slot.successor == Some(id));
+        let Some(slot) = slot else { return };
+        let replaced = std::mem::replace(&mut slot.occupant, slot.successor.take());
+        if let Some(worker) = replaced.and_then(|id| self.workers.get_mut(&id)) {
+            worker.stop(ctx.config.stop_signal, ctx.now + ctx.config.stop_patience(), ctx);
+        }
+    }
+
+    /// A ready worker serves no more. Its replacement comes first; the delay until it is spawned is returned. Without
+    /// one (`--restart never`) it is told to stop, and its end is a failure.
+    pub(super) fn on_hung(&mut self, id: WorkerId, why: Hang, ctx: &mut Context) -> Option<HungWorker> {
+        let worker = self.workers.get_mut(&id).filter(|worker| worker.state == WorkerState::Ready)?;
+        let healthy = worker.ready_for(ctx.now).is_some_and(|ready| ready >= ctx.config.min_uptime);
+        let index = worker.slot;
+        worker.on_hung(why, ctx);
+        if ctx.config.restart == Restart::Never {
+            worker.failed = true;
+            worker.stop(ctx.config.stop_signal, ctx.now + ctx.config.stop_patience(), ctx);
+            return None;
+        }
+        let delay = self.replace(index, healthy, ctx)?;
+        Some(HungWorker { slot: index, healthy, delay })
     }
 
     pub(super) fn on_exited(&mut self, id: WorkerId, exit: Exit, ctx: &mut Context) -> Option<Death> {
@@ -172,7 +222,7 @@ impl Pool {
         let retired = !self.vacate(worker.slot, id);
         let asked = worker.was_asked_to_stop();
         let healthy =
-            !worker.late && worker.ready_for(ctx.now).is_some_and(|ready| ready >= ctx.config.min_uptime);
+            !worker.failed && worker.ready_for(ctx.now).is_some_and(|ready| ready >= ctx.config.min_uptime);
         let uptime = worker.uptime(ctx.now);
         ctx.tell(Notice::WorkerExited {
             slot: worker.slot,
@@ -181,18 +231,26 @@ impl Pool {
             uptime,
             expected: asked,
         });
-        Some(Death { slot: worker.slot, retired, asked, late: worker.late, healthy, exit })
+        let hung = worker.state == WorkerState::Hung;
+        Some(Death { slot: worker.slot, retired, asked, hung, failed: worker.failed, healthy, exit })
     }
 
     /// Says whether the slot was its own.
     fn vacate(&mut self, index: SlotIndex, id: WorkerId) -> bool {
-        let slot = self.slots.get_mut(index as usize).filter(|slot| slot.occupant == Some(id));
-        slot.map(|slot| slot.occupant = None).is_some()
+        let Some(slot) = self.slots.get_mut(index as usize) else { return false };
+        if slot.occupant == Some(id) {
+            slot.occupant = slot.successor.take();
+            return true;
+        }
+        slot.successor.take_if(|successor| *successor == id).is_some()
     }
 
-    /// Have an empty slot filled again: at once after a healthy life, else with back-off.
+    /// Have somebody spawned for a slot: at once after a healthy life, else with back-off.
     pub(super) fn replace(&mut self, index: SlotIndex, healthy: bool, ctx: &mut Context) -> Option<Duration> {
-        let slot = self.slots.get_mut(index as usize).filter(|slot| slot.occupant.is_none())?;
+        let slot = self
+            .slots
+            .get_mut(index as usize)
+            .filter(|slot| slot.successor.is_none() && slot.due.is_none())?;
         slot.deaths = if healthy { 0 } else { slot.deaths.saturating_add(1) };
         let deaths = slot.deaths;
         let delay = backoff::delay(ctx.config.backoff, deaths, &mut ctx.rng);
@@ -233,7 +291,7 @@ impl Pool {
             }
             match worker.state {
                 WorkerState::Starting => {
-                    worker.late = true;
+                    worker.failed = true;
                     ctx.counters.ready_timeouts += 1;
                     let after = worker.uptime(ctx.now);
                     ctx.tell(Notice::WorkerLate { slot: worker.slot, pid: worker.pid(), after });
@@ -243,7 +301,7 @@ impl Pool {
                     worker.kill(ctx);
                     killed = true;
                 }
-                WorkerState::Ready | WorkerState::Killed => {}
+                WorkerState::Ready | WorkerState::Hung | WorkerState::Killed => {}
             }
         }
         killed

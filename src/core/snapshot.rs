@@ -45,6 +45,8 @@ impl Phase {
 pub enum WorkerState {
     Starting,
     Ready,
+    /// It was ready and does not serve any more; its replacement is under way.
+    Hung,
     /// Told to stop.
     Draining,
     /// Its time was up.
@@ -52,12 +54,13 @@ pub enum WorkerState {
 }
 
 impl WorkerState {
-    pub const ALL: [Self; 4] = [Self::Starting, Self::Ready, Self::Draining, Self::Killed];
+    pub const ALL: [Self; 5] = [Self::Starting, Self::Ready, Self::Hung, Self::Draining, Self::Killed];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Ready => "ready",
+            Self::Hung => "hung",
             Self::Draining => "draining",
             Self::Killed => "killed",
         }
@@ -138,6 +141,8 @@ pub struct Counters {
     pub restarts_crash: u64,
     /// … that was not ready in time.
     pub restarts_late: u64,
+    /// … that lived and did not serve any more.
+    pub restarts_hung: u64,
     pub spawns: u64,
     pub spawn_failures: u64,
     /// Workers killed because their time was up.

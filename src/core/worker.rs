@@ -1,9 +1,9 @@
-//! One incarnation of a worker: starting, ready, draining, killed.
+//! One incarnation of a worker: starting, ready, hung, draining, killed.
 
 use std::time::Duration;
 
 use super::context::Context;
-use super::event::{Action, Notice};
+use super::event::{Action, Hang, Notice};
 use super::signal::Signal;
 use super::snapshot::{WorkerState, WorkerView};
 use super::time::Time;
@@ -14,8 +14,8 @@ pub(super) struct Worker {
     pub(super) slot: SlotIndex,
     pub(super) generation: Generation,
     pub(super) state: WorkerState,
-    /// Not ready in time: its end is a crash, though we asked for it.
-    pub(super) late: bool,
+    /// Not ready in time, or hung where nobody replaces it: its end is a crash, though we asked for it.
+    pub(super) failed: bool,
     /// Unknown until the spawn has been answered.
     pid: Option<Pid>,
     spawned: Time,
@@ -33,7 +33,7 @@ impl Worker {
             slot,
             generation,
             state: WorkerState::Starting,
-            late: false,
+            failed: false,
             pid: None,
             spawned: now,
             ready_at: None,
@@ -67,8 +67,8 @@ impl Worker {
     /// Whether its end was our wish and not a failure.
     pub(super) fn was_asked_to_stop(&self) -> bool {
         match self.state {
-            WorkerState::Starting | WorkerState::Ready => false,
-            WorkerState::Draining | WorkerState::Killed => !self.late,
+            WorkerState::Starting | WorkerState::Ready | WorkerState::Hung => false,
+            WorkerState::Draining | WorkerState::Killed => !self.failed,
         }
     }
 
@@ -77,7 +77,7 @@ impl Worker {
         self.spawned = ctx.now;
         ctx.tell(Notice::WorkerStarted { slot: self.slot, pid, generation: self.generation });
         match self.state {
-            WorkerState::Starting | WorkerState::Ready => {
+            WorkerState::Starting | WorkerState::Ready | WorkerState::Hung => {
                 self.deadline = ctx.config.ready_timeout.map(|timeout| ctx.now + timeout);
             }
             // The order to stop overtook the answer to the spawn.
@@ -98,14 +98,20 @@ impl Worker {
                 let after = self.uptime(ctx.now);
                 ctx.tell(Notice::WorkerReady { slot: self.slot, pid: self.pid(), after });
             }
-            WorkerState::Ready | WorkerState::Draining | WorkerState::Killed => {}
+            WorkerState::Ready | WorkerState::Hung | WorkerState::Draining | WorkerState::Killed => {}
         }
+    }
+
+    /// It serves nobody any more, and goes on until its replacement is ready.
+    pub(super) fn on_hung(&mut self, why: Hang, ctx: &mut Context) {
+        self.state = WorkerState::Hung;
+        ctx.tell(Notice::WorkerHung { slot: self.slot, pid: self.pid(), why });
     }
 
     /// Ask it to finish until `deadline`, after which it is killed.
     pub(super) fn stop(&mut self, signal: Signal, deadline: Time, ctx: &mut Context) {
         match self.state {
-            WorkerState::Starting | WorkerState::Ready => {
+            WorkerState::Starting | WorkerState::Ready | WorkerState::Hung => {
                 self.state = WorkerState::Draining;
                 self.stop_signal = Some(signal);
                 self.stopped_at = Some(ctx.now);
@@ -121,7 +127,7 @@ impl Worker {
     /// Its time is up.
     pub(super) fn kill(&mut self, ctx: &mut Context) {
         match self.state {
-            WorkerState::Starting | WorkerState::Ready | WorkerState::Draining => {
+            WorkerState::Starting | WorkerState::Ready | WorkerState::Hung | WorkerState::Draining => {
                 self.state = WorkerState::Killed;
                 self.deadline = None;
                 ctx.counters.forced_kills += 1;

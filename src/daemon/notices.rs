@@ -42,6 +42,9 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
                 "worker not ready in time (--ready-timeout)"
             )
         }
+        Notice::WorkerHung { slot, pid, why } => {
+            tracing::warn!(slot, pid = pid.0, "worker hung: it {}", why.reason())
+        }
         Notice::WorkerKilled { slot, pid, after } => {
             tracing::warn!(
                 slot,

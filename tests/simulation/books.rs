@@ -166,8 +166,10 @@ impl Books {
                 let record = self.workers.get_mut(worker);
                 if let Some(record) = record.filter(|record| record.pid.is_some() && record.told.is_none()) {
                     record.ready_at.get_or_insert(now);
+                    self.succeed(*worker);
                 }
             }
+            Event::Hung { worker, .. } => self.on_hung(*worker),
             Event::Exited { worker, exit } => self.on_exited(*worker, *exit),
             Event::Descendants { left } => {
                 if let Some(sweep) = &mut self.sweep {
@@ -216,7 +218,8 @@ impl Books {
         }
         let deadline = self.now + self.patience();
         for slot in self.slots.drain((workers as usize).min(self.slots.len())..) {
-            if let Some(worker) = slot.occupant.and_then(|id| self.workers.get_mut(&id)) {
+            for id in slot.occupant.into_iter().chain(slot.successor) {
+                let Some(worker) = self.workers.get_mut(&id) else { continue };
                 self.this_step.lost_ready += u32::from(worker.is_ready());
                 worker.told = Some(worker.told.map_or(deadline, |at| at.min(deadline)));
             }
@@ -260,37 +263,79 @@ impl Books {
         }
         let Some(worker) = self.workers.remove(&id) else { return };
         self.this_step.lost_ready += u32::from(worker.is_ready());
-        let asked = worker.told.is_some() && !worker.late;
-        let failed = worker.late || exit != Exit::Code(0);
+        let asked = worker.told.is_some() && !worker.failed;
+        let arranged = worker.hung && worker.told.is_none();
+        let failed = worker.failed || exit != Exit::Code(0);
         let replaced = match self.config.restart {
             Restart::Always => true,
             Restart::OnFailure => failed,
             Restart::Never => false,
         };
-        if self.stage == Stage::Ending || (!asked && !replaced) {
+        if self.stage == Stage::Ending || (!asked && !arranged && !replaced) {
             self.vacate(id, false, false);
             self.first_failure = self.first_failure.or(Some(exit.code()).filter(|code| *code != 0));
             return;
         }
-        let ready_for = worker.ready_at.filter(|_| !worker.late).map(|at| self.now.since(at));
+        let ready_for = worker.ready_at.filter(|_| !worker.failed).map(|at| self.now.since(at));
         let healthy = ready_for.is_some_and(|ready| ready >= self.config.min_uptime);
-        self.vacate(id, !asked, healthy);
-        if !asked && !healthy {
+        self.vacate(id, !asked && !arranged, healthy);
+        if !asked && !arranged && !healthy {
             self.crash();
         }
     }
 
     fn vacate(&mut self, id: WorkerId, wanted: bool, healthy: bool) {
-        let Some(slot) = self.slots.iter_mut().find(|slot| slot.occupant == Some(id)) else { return };
-        slot.occupant = None;
+        let held = |slot: &&mut Slot| [slot.occupant, slot.successor].contains(&Some(id));
+        let Some(slot) = self.slots.iter_mut().find(held) else { return };
+        if slot.occupant == Some(id) {
+            slot.occupant = slot.successor;
+        }
+        slot.successor = None;
         if wanted {
-            slot.deaths = if healthy { 0 } else { slot.deaths + 1 };
-            let backoff = self.config.backoff;
-            let ceiling = match slot.deaths {
-                0 | 1 => Duration::ZERO,
-                deaths => backoff.min.saturating_mul(1 << (deaths - 2).min(20)).min(backoff.max),
-            };
-            slot.vacancy = Some(Vacancy { since: self.now, ceiling });
+            Self::announce_vacancy(slot, healthy, self.now, &self.config);
+        }
+    }
+
+    /// Somebody is to be spawned for the slot.
+    fn announce_vacancy(slot: &mut Slot, healthy: bool, now: Time, config: &Config) {
+        slot.deaths = if healthy { 0 } else { slot.deaths + 1 };
+        let backoff = config.backoff;
+        let ceiling = match slot.deaths {
+            0 | 1 => Duration::ZERO,
+            deaths => backoff.min.saturating_mul(1 << (deaths - 2).min(20)).min(backoff.max),
+        };
+        slot.vacancy = Some(Vacancy { since: now, ceiling });
+    }
+
+    /// Its replacement first; told to stop where there will be none.
+    fn on_hung(&mut self, id: WorkerId) {
+        let (now, patience) = (self.now, self.patience());
+        let record = self.workers.get_mut(&id).filter(|record| record.is_ready());
+        let Some(record) = record.filter(|_| self.stage != Stage::Ending) else { return };
+        self.this_step.lost_ready += 1;
+        record.hung = true;
+        if self.config.restart == Restart::Never {
+            record.failed = true;
+            record.told = Some(now + patience);
+            return;
+        }
+        let healthy = record.ready_at.is_some_and(|at| now.since(at) >= self.config.min_uptime);
+        let slot = self.slots.iter_mut().find(|slot| slot.occupant == Some(id));
+        if let Some(slot) = slot {
+            Self::announce_vacancy(slot, healthy, now, &self.config);
+        }
+        if !healthy {
+            self.crash();
+        }
+    }
+
+    /// Whom a ready successor replaces is told to stop, and nobody before.
+    fn succeed(&mut self, id: WorkerId) {
+        let deadline = self.now + self.patience();
+        let slot = self.slots.iter_mut().find(|slot| slot.successor == Some(id));
+        let replaced = slot.and_then(|slot| std::mem::replace(&mut slot.occupant, slot.successor.take()));
+        if let Some(record) = replaced.and_then(|id| self.workers.get_mut(&id)) {
+            record.told = Some(deadline);
         }
     }
 
@@ -355,7 +400,7 @@ impl Books {
         let deadline = now + self.patience();
         let starting = self.workers.values_mut().filter(|w| w.told.is_none() && w.ready_at.is_none());
         for worker in starting.filter(|worker| worker.ready_by.is_some_and(|by| by <= now)) {
-            worker.late = true;
+            worker.failed = true;
             worker.told = Some(deadline);
         }
     }
@@ -395,8 +440,11 @@ impl Books {
 
     fn note_spawn(&mut self, id: WorkerId, index: SlotIndex) {
         let slot = self.slots.get_mut(index as usize);
-        let vacancy = slot.filter(|slot| slot.occupant.is_none()).and_then(|slot| {
-            slot.occupant = Some(id);
+        let vacancy = slot.filter(|slot| slot.successor.is_none()).and_then(|slot| {
+            match slot.occupant {
+                None => slot.occupant = Some(id),
+                Some(_) => slot.successor = Some(id),
+            }
             slot.vacancy.take()
         });
         match vacancy {
@@ -414,7 +462,8 @@ impl Books {
             slot: index,
             pid: None,
             ready_at: None,
-            late: false,
+            failed: false,
+            hung: false,
             told: None,
             stop_signals: 0,
             killed: false,

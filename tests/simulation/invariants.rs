@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drainit::core::config::{Kind, MAX_WORKERS, ReadinessOnDrain};
+use drainit::core::config::{Kind, MAX_WORKERS, ReadinessOnDrain, Restart};
 use drainit::core::event::{Action, Command, Event, Notice, Outcome};
 use drainit::core::signal::{Disposition, Signal};
 use drainit::core::snapshot::{Phase, WorkerState};
@@ -30,6 +30,7 @@ pub(crate) const INVARIANTS: &[(&str, Check)] = &[
     ("the wait ends", the_wait_ends),
     ("ready workers are not taken away", ready_workers_are_not_taken_away),
     ("never more processes than desired", never_more_than_desired),
+    ("a replacement comes first", a_replacement_comes_first),
     ("a stop has a reason", a_stop_has_a_reason),
     ("a stop reaches everybody", a_stop_reaches_everybody),
     ("preStop is advice", prestop_is_advice),
@@ -137,12 +138,23 @@ fn ready_workers_are_not_taken_away(books: &Books, step: &Step<'_>) -> Verdict {
 
 fn never_more_than_desired(books: &Books, step: &Step<'_>) -> Verdict {
     let serving = books.workers.values().filter(|worker| worker.told.is_none()).count();
-    demand(serving <= step.after.desired as usize, || {
-        format!("{serving} run, {} desired", step.after.desired)
+    let hung = books.workers.values().filter(|worker| worker.told.is_none() && worker.hung).count();
+    demand(serving - hung <= step.after.desired as usize, || {
+        format!("{serving} run, {hung} of them hung, {} desired", step.after.desired)
     })
 }
 
-/// A drain, a scale-down, or lateness; once for each worker, by the signal that was asked for.
+/// A worker that hangs is told to stop once another is ready in its slot, or where there will be none.
+fn a_replacement_comes_first(books: &Books, _: &Step<'_>) -> Verdict {
+    let running = books.ending.is_none() && books.config.restart != Restart::Never;
+    let forsaken = books.slots.iter().filter_map(|slot| slot.occupant).find(|id| {
+        let occupant = books.workers.get(id);
+        running && occupant.is_some_and(|worker| worker.hung && worker.told.is_some())
+    });
+    demand(forsaken.is_none(), || format!("{forsaken:?} was told to stop and nobody is there"))
+}
+
+/// A drain, a scale-down, lateness, or a replacement that is ready; once for each worker, by the signal that was asked for.
 fn a_stop_has_a_reason(books: &Books, _: &Step<'_>) -> Verdict {
     let late_or_scaled = books.config.stop_signal;
     let drain = books.ending.as_ref().map(|ending| ending.signal);
@@ -205,7 +217,8 @@ fn one_record_for_each_worker(books: &Books, step: &Step<'_>) -> Verdict {
     }
     let mut known: Vec<_> = step.after.workers.iter().map(|view| (view.slot, view.pid, view.state)).collect();
     let state = |id| match books.workers.get(id) {
-        Some(worker) if worker.told.is_none() && worker.ready_at.is_some() => WorkerState::Ready,
+        Some(worker) if worker.told.is_none() && worker.hung => WorkerState::Hung,
+        Some(worker) if worker.is_ready() => WorkerState::Ready,
         Some(worker) if worker.told.is_none() => WorkerState::Starting,
         Some(worker) if worker.killed => WorkerState::Killed,
         // Without a pid there is nothing to see of a KILL.

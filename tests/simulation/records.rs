@@ -28,11 +28,13 @@ pub(crate) enum Stage {
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     pub(crate) occupant: Option<WorkerId>,
+    /// Whoever is to take the place of an occupant that is hung.
+    pub(crate) successor: Option<WorkerId>,
     pub(crate) deaths: u32,
     pub(crate) vacancy: Option<Vacancy>,
 }
 
-/// An empty slot that is to be filled no later than `ceiling` after `since`.
+/// A slot that somebody is to be spawned for no later than `ceiling` after `since`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Vacancy {
     pub(crate) since: Time,
@@ -45,7 +47,9 @@ pub(crate) struct Record {
     pub(crate) slot: SlotIndex,
     pub(crate) pid: Option<Pid>,
     pub(crate) ready_at: Option<Time>,
-    pub(crate) late: bool,
+    /// Not ready in time, or hung where nobody is replaced.
+    pub(crate) failed: bool,
+    pub(crate) hung: bool,
     /// Told to stop, with this deadline.
     pub(crate) told: Option<Time>,
     /// How it was told: filled once the signal has been seen.
@@ -57,7 +61,7 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready_at.is_some() && self.told.is_none()
+        self.ready_at.is_some() && self.told.is_none() && !self.hung
     }
 }
 
@@ -107,7 +111,7 @@ pub(crate) struct ThisStep {
     pub(crate) sent: Vec<Sent>,
     /// Whom a signal is to be passed on to, and which.
     pub(crate) forwards: Vec<(Pid, Signal, Option<u64>)>,
-    /// A worker that was ready is gone, or the pool was made smaller.
+    /// A worker that was ready is gone or hung, or the pool was made smaller.
     pub(crate) lost_ready: u32,
     pub(crate) returned: bool,
     /// Spawns into a slot that was not to be filled, or under a used id.

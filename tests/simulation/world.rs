@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drainit::core::Supervisor;
-use drainit::core::event::{Action, Command, Event, RequestId, SpawnFailure};
+use drainit::core::event::{Action, Command, Event, Hang, RequestId, SpawnFailure};
 use drainit::core::signal::{Disposition, Signal};
 use drainit::core::snapshot::{Phase, Snapshot};
 use drainit::core::time::Time;
@@ -227,10 +227,11 @@ impl World {
             let signal = self.rng.pick(&[Signal::TERM, Signal::TERM, Signal::INT]);
             return Event::Signal { signal, value: None };
         }
-        match self.rng.below(10) {
+        match self.rng.below(12) {
             0..2 => Event::Command { command: Command::PreStop, request },
             2..4 => Event::Command { command: Command::Scale(self.size()), request },
             4 => Event::Ready { worker: any_worker },
+            10 => Event::Hung { worker: self.any_ready().unwrap_or(any_worker), why: Hang::Checks },
             5 if gone => Event::Exited { worker: any_worker, exit: Exit::Code(1) },
             6 if gone => {
                 let failure = setting::spawn_failure(&mut self.rng);
@@ -244,6 +245,11 @@ impl World {
                 Event::Signal { signal, value }
             }
         }
+    }
+
+    fn any_ready(&mut self) -> Option<WorkerId> {
+        let ready: Vec<_> = self.books.workers.iter().filter(|(_, worker)| worker.is_ready()).collect();
+        (!ready.is_empty()).then(|| *self.rng.pick(&ready).0)
     }
 
     fn size(&mut self) -> u32 {
@@ -323,6 +329,11 @@ impl World {
     fn mark_step(&mut self, event: &Event) {
         if self.books.this_step.returned {
             self.mark("preStop without TERM");
+        }
+        if let Event::Spawned { worker, .. } = event
+            && self.books.slots.iter().any(|slot| slot.successor == Some(*worker))
+        {
+            self.mark("a hung worker's replacement");
         }
         if matches!(event, Event::Signal { .. }) && self.books.sweep.is_some() {
             self.mark("a signal in the sweep");

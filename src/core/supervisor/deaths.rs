@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Supervisor;
 use crate::core::config::Restart;
 use crate::core::drain::{Life, Verdict};
-use crate::core::event::{Notice, SpawnFailure, Trigger};
+use crate::core::event::{Hang, Notice, SpawnFailure, Trigger};
 use crate::core::pool::{Death, FailedSpawn};
 use crate::core::snapshot::BreakerState;
 use crate::core::types::{ExitStatus, SlotIndex, WorkerId, code};
@@ -47,10 +47,10 @@ impl Supervisor {
             self.endings.add(death);
             return;
         }
-        if death.asked {
+        if death.asked || death.hung {
             return;
         }
-        let failed = death.late || !death.exit.is_success();
+        let failed = death.failed || !death.exit.is_success();
         let replaced = match self.ctx.config.restart {
             Restart::Always => true,
             Restart::OnFailure => failed,
@@ -63,7 +63,7 @@ impl Supervisor {
         if !death.retired
             && let Some(delay) = self.pool.replace(death.slot, death.healthy, &mut self.ctx)
         {
-            let counter = match (death.late, failed) {
+            let counter = match (death.failed, failed) {
                 (true, _) => &mut self.ctx.counters.restarts_late,
                 (false, true) => &mut self.ctx.counters.restarts_crash,
                 (false, false) => &mut self.ctx.counters.restarts_exit,
@@ -73,8 +73,22 @@ impl Supervisor {
             self.ctx.tell(Notice::WorkerReplaced { slot: death.slot, delay, deaths });
         }
         if !death.healthy {
-            let what = if death.late { "was not ready in time".to_owned() } else { death.exit.to_string() };
+            let what = if death.failed { "was not ready in time".to_owned() } else { death.exit.to_string() };
             self.record_crash(death.slot, &what);
+        }
+    }
+
+    /// Replacement first: whoever waits in its connections is not helped by its end.
+    pub(super) fn on_hung(&mut self, worker: WorkerId, why: Hang) {
+        if self.is_ending() {
+            return;
+        }
+        let Some(hung) = self.pool.on_hung(worker, why, &mut self.ctx) else { return };
+        self.ctx.counters.restarts_hung += 1;
+        let deaths = self.pool.deaths(hung.slot);
+        self.ctx.tell(Notice::WorkerReplaced { slot: hung.slot, delay: hung.delay, deaths });
+        if !hung.healthy {
+            self.record_crash(hung.slot, why.reason());
         }
     }
 

@@ -69,6 +69,7 @@ impl Supervisor {
             }
             Event::SpawnFailed { worker, failure } => self.on_spawn_failed(worker, failure),
             Event::Ready { worker } => self.pool.on_ready(worker, &mut self.ctx),
+            Event::Hung { worker, why } => self.on_hung(worker, why),
             Event::Exited { worker, exit } => {
                 if let Some(death) = self.pool.on_exited(worker, exit, &mut self.ctx) {
                     self.on_death(&death);
