@@ -35,7 +35,8 @@ const LINES: usize = 30;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a simulation that never saw it would prove nothing about.
-const CORNERS: [&str; 13] = [
+const CORNERS: [&str; 14] = [
+    "a queue was waited for",
     "a hung worker's replacement",
     "came to rest",
     "preStop without TERM",

@@ -115,6 +115,7 @@ impl Sources {
         out.gauges("drainit_deadline_seconds", "How long each wait may take", "deadline", set)?;
         let exceeded = [
             ("ready", counters.ready_timeouts),
+            ("retire", counters.retire_timeouts),
             ("drain", counters.forced_kills),
             ("hard", counters.hard_deadlines),
             ("orphan", counters.orphan_timeouts),
@@ -128,6 +129,8 @@ impl Sources {
 
     /// What is counted around the core.
     fn around(&self, out: &mut Families<'_>) -> fmt::Result {
+        let failed = self.stats.checks_failed.load(Ordering::Relaxed);
+        out.counter("drainit_checks_failed", "Checks of workers that failed (--check)", failed)?;
         let Stats { orphans_reaped, log_lines_dropped, admin_connections, admin_evictions, .. } =
             &*self.stats;
         let orphans = orphans_reaped.load(Ordering::Relaxed);

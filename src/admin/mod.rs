@@ -73,6 +73,8 @@ pub struct Stats {
     pub admin_requests: AtomicU64,
     /// Connections dropped in favour of newer ones.
     pub admin_evictions: AtomicU64,
+    /// Checks of workers that failed.
+    pub checks_failed: AtomicU64,
 }
 
 impl Stats {

@@ -7,7 +7,9 @@ use clap::Args;
 use tracing::level_filters::LevelFilter;
 
 use super::parse::{self, CrashLimit};
-use crate::config::values::{self, AdoptBind, Listen, LogFormat, ReadyWhen, SignalRule, Timeout, Workers};
+use crate::config::values::{
+    self, AdoptBind, Check, Listen, LogFormat, ReadyWhen, SignalRule, Sockets, Timeout, Workers,
+};
 use crate::config::{Admin, Control, duration};
 use crate::core::config::{Backoff, Count, LbWait, ReadinessOnDrain, Restart};
 use crate::core::signal::Signal;
@@ -20,6 +22,8 @@ pub struct RunArgs {
     pub pool: PoolArgs,
     #[command(flatten)]
     pub readiness: ReadinessArgs,
+    #[command(flatten)]
+    pub health: HealthArgs,
     #[command(flatten)]
     pub drain: DrainArgs,
     #[command(flatten)]
@@ -47,6 +51,9 @@ pub struct PoolArgs {
         value_delimiter = ','
     )]
     pub listen: Vec<Listen>,
+    /// How the workers share these sockets: shared (one queue), per-worker (a queue each), sticky (each client to the same worker)
+    #[arg(long, env = "DRAINIT_SOCKETS", value_name = "MODE", default_value = "shared", value_parser = parse::sockets)]
+    pub sockets: Sockets,
     /// Give servers that bind an address of --listen themselves drainit's socket in its place: auto, on or off
     #[arg(long, env = "DRAINIT_ADOPT_BIND", value_name = "WHEN", default_value = "auto", value_parser = parse::adopt_bind)]
     pub adopt_bind: AdoptBind,
@@ -67,7 +74,7 @@ pub struct PoolArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Readiness")]
 pub struct ReadinessArgs {
-    /// When one worker counts as ready: listening, notify, started, tcp=:PORT, http=:PORT/PATH, exec=CMD
+    /// When one worker counts as ready: listening, notify, started, tcp[=:PORT], http=[:PORT]/PATH, exec=CMD
     #[arg(long, env = "DRAINIT_READY_WHEN", value_name = "WHEN", default_value = "listening")]
     pub ready_when: ReadyWhen,
     #[arg(
@@ -80,6 +87,24 @@ pub struct ReadinessArgs {
     /// Ready workers below which the pod is not ready
     #[arg(long, env = "DRAINIT_MIN_READY", value_name = "N|N%", default_value = "1", value_parser = values::parse_count)]
     pub min_ready: Count,
+}
+
+/// Whether a worker that is ready still serves.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Health")]
+pub struct HealthArgs {
+    /// Ask each worker while it serves: http=/PATH, tcp, exec=CMD; one that fails is replaced, its replacement first
+    #[arg(long, env = "DRAINIT_CHECK", value_name = "CHECK")]
+    pub check: Option<Check>,
+    /// How often it is asked
+    #[arg(long, env = "DRAINIT_CHECK_EVERY", value_name = "DUR", default_value = "5s", value_parser = duration::parse)]
+    pub check_every: Duration,
+    /// A check that takes longer has failed
+    #[arg(long, env = "DRAINIT_CHECK_TIMEOUT", value_name = "DUR", default_value = "1s", value_parser = duration::parse)]
+    pub check_timeout: Duration,
+    /// So many failures in a row, and the worker is hung
+    #[arg(long, env = "DRAINIT_CHECK_FAILURES", value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..))]
+    pub check_failures: u32,
 }
 
 /// How it ends.

@@ -3,7 +3,7 @@
 use tracing::level_filters::LevelFilter;
 
 use crate::config::endpoint::Endpoint;
-use crate::config::values::AdoptBind;
+use crate::config::values::{AdoptBind, Sockets};
 use crate::config::{Admin, Control, values};
 use crate::core::config::{MaxCrashes, ReadinessOnDrain, Restart};
 use crate::core::types::Scope;
@@ -22,6 +22,15 @@ pub(super) fn adopt_bind(text: &str) -> Result<AdoptBind, String> {
         "on" => Ok(AdoptBind::On),
         "off" => Ok(AdoptBind::Off),
         _ => Err("takes auto, on or off".to_owned()),
+    }
+}
+
+pub(super) fn sockets(text: &str) -> Result<Sockets, String> {
+    match text {
+        "shared" => Ok(Sockets::Shared),
+        "per-worker" => Ok(Sockets::PerWorker),
+        "sticky" => Ok(Sockets::Sticky),
+        _ => Err("takes shared, per-worker or sticky".to_owned()),
     }
 }
 

@@ -4,10 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::RunArgs;
-use crate::config::values::{Listen, LogFormat, SignalRule, Workers};
-use crate::config::{Admin, Config, Control, Log};
+use super::options::{HealthArgs, PoolArgs};
+use crate::config::address::Address;
+use crate::config::values::{Listen, LogFormat, ReadyWhen, SignalRule, Sockets, Workers};
+use crate::config::{Admin, Config, Control, Health, Log};
 use crate::core::config::{Config as CoreConfig, Kind, LbWait, MAX_WORKERS, Restart};
 use crate::core::signal::{Signal, SignalTable};
+
+/// More workers than these cannot be steered by client: the kernel limits the length of a program
+/// (net.core.optmem_max, 20 KiB).
+const BY_CLIENT_MAX: u32 = 128;
 
 /// What the defaults depend on beyond the options.
 #[derive(Clone, Debug)]
@@ -29,6 +35,8 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         Workers::Exactly(workers) => workers,
         Workers::Auto => (around.processors)().clamp(1, MAX_WORKERS),
     };
+    check_sockets(&args.pool, workers)?;
+    check_aim(&args)?;
     let kind = if args.pool.workers == Workers::Exactly(1) && args.pool.listen.is_empty() {
         Kind::Single
     } else {
@@ -64,6 +72,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         orphan_grace: args.init.orphan_grace,
         stop_signal: args.drain.stop_signal,
         signal_scope: args.init.signal_scope,
+        own_queues: args.pool.sockets != Sockets::Shared,
         signals: signals(kind, &args.init.signal),
         remap_exit: args.init.remap_exit.into_iter().collect(),
         seed: around.seed,
@@ -76,6 +85,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
     }
     check_names(&args.pool.listen)?;
     let ready_when = args.readiness.ready_when;
+    let health = health(args.health)?;
     if core.stop_signal.is_uncatchable() || core.stop_signal == Signal::CHLD {
         return Err(format!(
             "--stop-signal {} asks for nothing; takes one that a worker can catch",
@@ -99,7 +109,9 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         command: args.command,
         listen: args.pool.listen,
         adopt_bind: args.pool.adopt_bind,
+        sockets: args.pool.sockets,
         ready_when,
+        health,
         admin: args.admin.admin.unwrap_or(Admin::Default),
         control: args.admin.control.unwrap_or(Control::OfThisContainer),
         parent_death: args.init.parent_death,
@@ -127,6 +139,63 @@ fn check_names(listen: &[Listen]) -> Result<(), String> {
         Some(name) => Err(format!("--listen names two sockets '{name}'; takes a name once")),
         None => Ok(()),
     }
+}
+
+/// Only a TCP address has a queue for each worker.
+fn check_sockets(pool: &PoolArgs, workers: u32) -> Result<(), String> {
+    let mode = match pool.sockets {
+        Sockets::Shared => return Ok(()),
+        Sockets::PerWorker => "per-worker",
+        Sockets::Sticky => "sticky",
+    };
+    if pool.listen.is_empty() {
+        return Err(format!("--sockets {mode} needs a --listen: there is no socket of drainit's"));
+    }
+    let unix = |listen: &&Listen| matches!(listen.address, Address::Unix(_) | Address::Abstract(_));
+    if let Some(listen) = pool.listen.iter().find(unix) {
+        let address = &listen.address;
+        return Err(format!("--sockets {mode} takes TCP addresses; --listen {address} can only be shared"));
+    }
+    if pool.sockets == Sockets::Sticky && workers > BY_CLIENT_MAX {
+        return Err(format!("--sockets sticky takes at most {BY_CLIENT_MAX} workers, not {workers}"));
+    }
+    Ok(())
+}
+
+/// Whether a check can reach the one worker it is meant for.
+fn check_aim(args: &RunArgs) -> Result<(), String> {
+    let shared = args.pool.sockets == Sockets::Shared;
+    let cannot = |option: &str, instead: &str| {
+        Err(format!(
+            "--{option} without a port asks the pool's own socket, which the workers share, so no single one can be \
+             asked; takes --sockets per-worker or sticky, or {instead}"
+        ))
+    };
+    if let ReadyWhen::Check(check) = &args.readiness.ready_when
+        && check.is_aimed()
+        && shared
+    {
+        return cannot("ready-when", "tcp=:PORT, http=:PORT/PATH, exec=CMD or notify");
+    }
+    match &args.health.check {
+        Some(check) if check.is_aimed() && shared => cannot("check", "exec=CMD, which knows DRAINIT_SLOT"),
+        Some(check) if check.port().is_some() && args.pool.workers != Workers::Exactly(1) => {
+            Err("--check on a port of its own asks whichever worker has it; takes one worker, or tcp or http=/PATH \
+                 with --sockets per-worker or sticky, or exec=CMD"
+                .to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn health(args: HealthArgs) -> Result<Option<Health>, String> {
+    let HealthArgs { check, check_every: every, check_timeout: timeout, check_failures: failures } = args;
+    for (name, time) in [("every", every), ("timeout", timeout)] {
+        if time.is_zero() {
+            return Err(format!("--check-{name} 0 leaves no time; takes a longer one"));
+        }
+    }
+    Ok(check.map(|check| Health { check, every, timeout, failures }))
 }
 
 fn warnings(core: &CoreConfig) -> Vec<String> {

@@ -6,6 +6,7 @@ pub mod endpoint;
 pub mod values;
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use crate::core;
 use crate::core::signal::Signal;
@@ -18,7 +19,10 @@ pub struct Config {
     pub command: Vec<OsString>,
     pub listen: Vec<values::Listen>,
     pub adopt_bind: values::AdoptBind,
+    pub sockets: values::Sockets,
     pub ready_when: values::ReadyWhen,
+    /// Of each worker while it serves.
+    pub health: Option<Health>,
     pub admin: Admin,
     pub control: Control,
     pub parent_death: Option<Signal>,
@@ -29,6 +33,18 @@ pub struct Config {
     pub in_pod: bool,
     /// Consistent, but surprising: told once the log is up.
     pub warnings: Vec<String>,
+}
+
+/// How a worker that is ready is asked whether it still serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub check: values::Check,
+    /// From the end of one check to the next.
+    pub every: Duration,
+    /// A check that takes longer has failed.
+    pub timeout: Duration,
+    /// So many in a row, and the worker is hung.
+    pub failures: u32,
 }
 
 /// Where probes, metrics and status are served.

@@ -42,55 +42,104 @@ pub enum ReadyWhen {
     Notify,
     /// It has been started.
     Started,
-    /// A connection to this local port is accepted.
-    Tcp(u16),
-    /// A GET to this local port is answered with 2xx or 3xx.
-    Http { port: u16, path: String },
+    /// It passes this check.
+    Check(Check),
+}
+
+/// How a worker is asked how it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// A connection is accepted: on this local port, or on the pool's own socket by this one worker.
+    Tcp(Option<u16>),
+    /// A GET is answered with 2xx or 3xx.
+    Http { port: Option<u16>, path: String },
     /// This command exits with 0.
     Exec(Vec<String>),
+}
+
+impl Check {
+    /// On the pool's own socket: some mode of `--sockets` has to lead to each worker.
+    pub fn is_aimed(&self) -> bool {
+        matches!(self, Self::Tcp(None) | Self::Http { port: None, .. })
+    }
+
+    /// On a port of its own.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(port) | Self::Http { port, .. } => *port,
+            Self::Exec(_) => None,
+        }
+    }
+}
+
+/// How the workers share the sockets of `--listen`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sockets {
+    /// One accept queue for all.
+    Shared,
+    /// One queue a worker.
+    PerWorker,
+    /// One queue a worker, and each client address always to the same one.
+    Sticky,
 }
 
 impl FromStr for ReadyWhen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let port = |text: &str| {
-            let port = text.parse::<u16>().ok().filter(|port| *port != 0);
-            port.ok_or_else(|| format!("'{text}' is no port; takes 1 to 65535"))
-        };
-        let (kind, value) = text.split_once('=').map_or((text, None), |(kind, value)| (kind, Some(value)));
-        match (kind, value) {
-            ("listening", None) => Ok(Self::Listening),
-            ("notify", None) => Ok(Self::Notify),
-            ("started", None) => Ok(Self::Started),
-            ("tcp", Some(value)) => match value.strip_prefix(':') {
-                Some(text) => port(text).map(Self::Tcp),
-                None => Err("takes tcp=:PORT".to_owned()),
-            },
-            ("http", Some(value)) if value.starts_with(':') => {
-                let value = value.trim_start_matches(':');
-                let (port_text, path) = value.split_at(value.find('/').unwrap_or(value.len()));
-                let path = if path.is_empty() { "/" } else { path };
-                if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-                    return Err(format!(
-                        "'{path}' is no path; takes printable ASCII, the rest percent-encoded"
-                    ));
-                }
-                Ok(Self::Http { port: port(port_text)?, path: path.to_owned() })
-            }
-            ("tcp", None) | ("http", _) => Err(format!(
-                "{kind} without a port means the pool's own socket, which the workers share, so no single one can be \
-                 asked; takes tcp=:PORT, http=:PORT/PATH, exec=CMD or notify"
-            )),
-            ("exec", Some(command)) => match shell_words::split(command) {
-                Ok(words) if !words.is_empty() => Ok(Self::Exec(words)),
-                Ok(_) => Err("exec takes a command".to_owned()),
-                Err(error) => Err(format!("exec={command}: {error}")),
-            },
-            _ => Err(format!(
-                "'{text}' is unknown; takes listening, notify, started, tcp=:PORT, http=:PORT/PATH or exec=CMD"
-            )),
+        match text {
+            "listening" => Ok(Self::Listening),
+            "notify" => Ok(Self::Notify),
+            "started" => Ok(Self::Started),
+            _ => check(text, "listening, notify, started, ").map(Self::Check),
         }
+    }
+}
+
+impl FromStr for Check {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        check(text, "")
+    }
+}
+
+/// `others`: what else can be meant.
+fn check(text: &str, others: &str) -> Result<Check, String> {
+    let port = |text: &str| {
+        let port = text.parse::<u16>().ok().filter(|port| *port != 0);
+        port.ok_or_else(|| format!("'{text}' is no port; takes 1 to 65535"))
+    };
+    let (kind, value) = text.split_once('=').map_or((text, None), |(kind, value)| (kind, Some(value)));
+    match (kind, value) {
+        ("tcp", None) => Ok(Check::Tcp(None)),
+        ("tcp", Some(value)) => match value.strip_prefix(':') {
+            Some(text) => port(text).map(|port| Check::Tcp(Some(port))),
+            None => Err("takes tcp or tcp=:PORT".to_owned()),
+        },
+        ("http", Some(value)) => {
+            let (own_port, path) = match value.strip_prefix(':') {
+                Some(value) => {
+                    let (text, path) = value.split_at(value.find('/').unwrap_or(value.len()));
+                    (Some(port(text)?), if path.is_empty() { "/" } else { path })
+                }
+                None => (None, value),
+            };
+            if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(format!(
+                    "'{path}' is no path; takes one from / on, of printable ASCII, the rest percent-encoded"
+                ));
+            }
+            Ok(Check::Http { port: own_port, path: path.to_owned() })
+        }
+        ("exec", Some(command)) => match shell_words::split(command) {
+            Ok(words) if !words.is_empty() => Ok(Check::Exec(words)),
+            Ok(_) => Err("exec takes a command".to_owned()),
+            Err(error) => Err(format!("exec={command}: {error}")),
+        },
+        _ => Err(format!(
+            "'{text}' is unknown; takes {others}tcp, tcp=:PORT, http=/PATH, http=:PORT/PATH or exec=CMD"
+        )),
     }
 }
 
@@ -253,18 +302,23 @@ mod tests {
     #[test]
     fn every_way_to_be_ready() {
         assert_eq!("listening".parse(), Ok(ReadyWhen::Listening));
-        assert_eq!("tcp=:80".parse(), Ok(ReadyWhen::Tcp(80)));
-        assert_eq!("http=:80/x?y".parse(), Ok(ReadyWhen::Http { port: 80, path: "/x?y".to_owned() }));
-        assert_eq!("http=:80".parse(), Ok(ReadyWhen::Http { port: 80, path: "/".to_owned() }));
-        let exec = ReadyWhen::Exec(["a", "b c", "$d"].map(str::to_owned).into());
-        assert_eq!("exec=a 'b c' $d".parse(), Ok(exec));
+        let check = |text: &str| match text.parse() {
+            Ok(ReadyWhen::Check(check)) => check,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!((check("tcp"), check("tcp=:80")), (Check::Tcp(None), Check::Tcp(Some(80))));
+        assert_eq!(check("http=:80/x?y"), Check::Http { port: Some(80), path: "/x?y".to_owned() });
+        assert_eq!(check("http=:80"), Check::Http { port: Some(80), path: "/".to_owned() });
+        assert_eq!(check("http=/x"), Check::Http { port: None, path: "/x".to_owned() });
+        let exec = Check::Exec(["a", "b c", "$d"].map(str::to_owned).into());
+        assert_eq!(check("exec=a 'b c' $d"), exec);
         for text in [
             "",
             "ready",
-            "tcp",
             "tcp=80",
             "tcp=:0",
-            "http=/x",
+            "http",
+            "http=x",
             "http=:/x",
             "http=:80/ä",
             "exec=",

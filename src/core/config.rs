@@ -37,6 +37,8 @@ pub struct Config {
     pub orphan_grace: Duration,
     pub stop_signal: Signal,
     pub signal_scope: Scope,
+    /// Connections wait for each worker in a queue of its own, which somebody else cannot serve.
+    pub own_queues: bool,
     pub signals: SignalTable,
     /// Exit codes to be shown as others.
     pub remap_exit: BTreeMap<u8, u8>,
@@ -124,6 +126,11 @@ impl Config {
     /// How long a worker that is told to stop may take, where no drain says less.
     pub fn stop_patience(&self) -> Duration {
         self.drain_timeout.unwrap_or_else(|| self.budget())
+    }
+
+    /// How long a worker that is to go may take to serve its own queue before it is told, where nobody else can.
+    pub fn retire_patience(&self) -> Option<Duration> {
+        self.own_queues.then(|| self.stop_patience() / 2)
     }
 
     /// One worker that is never replaced: its exit code becomes drainit's own.

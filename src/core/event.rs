@@ -22,6 +22,8 @@ pub enum Event {
     Ready { worker: WorkerId },
     /// The worker lives and does not serve any more.
     Hung { worker: WorkerId, why: Hang },
+    /// The answer to [`Action::Retire`]: nothing waits for the worker any more.
+    Retired { worker: WorkerId },
     /// The worker's own process is gone, and has been reaped.
     Exited { worker: WorkerId, exit: Exit },
     /// The answer to [`Action::Sweep`], and told again once the last one is gone.
@@ -95,6 +97,10 @@ pub enum Action {
         worker: WorkerId,
         slot: SlotIndex,
         generation: Generation,
+    },
+    /// Turn new connections away from a worker; answered by [`Event::Retired`] once its queue is empty.
+    Retire {
+        worker: WorkerId,
     },
     /// Send a signal to a worker that has not been reaped yet.
     Kill {

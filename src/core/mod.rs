@@ -18,6 +18,7 @@ mod drain;
 pub mod event;
 mod pool;
 mod rng;
+pub mod seat;
 pub mod signal;
 pub mod snapshot;
 mod supervisor;

@@ -7,6 +7,7 @@ use super::backoff;
 use super::config::Restart;
 use super::context::Context;
 use super::event::{Action, Hang, Notice, SpawnFailure};
+use super::seat::Seat;
 use super::signal::Signal;
 use super::snapshot::{WorkerState, WorkerView};
 use super::time::Time;
@@ -148,7 +149,7 @@ impl Pool {
             for slot in self.slots.drain(desired as usize..) {
                 for id in slot.occupant.into_iter().chain(slot.successor) {
                     if let Some(worker) = self.workers.get_mut(&id) {
-                        worker.stop(signal, deadline, ctx);
+                        worker.retire(id, signal, deadline, ctx);
                     }
                 }
             }
@@ -193,9 +194,28 @@ impl Pool {
         let slot = self.slots.get_mut(index as usize).filter(|slot| slot.successor == Some(id));
         let Some(slot) = slot else { return };
         let replaced = std::mem::replace(&mut slot.occupant, slot.successor.take());
-        if let Some(worker) = replaced.and_then(|id| self.workers.get_mut(&id)) {
-            worker.stop(ctx.config.stop_signal, ctx.now + ctx.config.stop_patience(), ctx);
+        if let Some(id) = replaced
+            && let Some(worker) = self.workers.get_mut(&id)
+        {
+            worker.retire(id, ctx.config.stop_signal, ctx.now + ctx.config.stop_patience(), ctx);
         }
+    }
+
+    /// Nothing waits for the worker any more.
+    pub(super) fn on_retired(&mut self, id: WorkerId, ctx: &mut Context) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.on_retired(ctx);
+        }
+    }
+
+    /// Who is in which slot, for whoever has sockets to give them.
+    pub(super) fn seats(&self) -> impl Iterator<Item = Seat> {
+        let is_ready = |id| self.workers.get(&id).is_some_and(|worker| worker.state == WorkerState::Ready);
+        self.slots.iter().map(move |slot| Seat {
+            occupant: slot.occupant,
+            ready: slot.occupant.is_some_and(is_ready),
+            successor: slot.successor,
+        })
     }
 
     /// A ready worker serves no more. Its replacement comes first; the delay until it is spawned is returned. Without
@@ -296,6 +316,10 @@ impl Pool {
                     let after = worker.uptime(ctx.now);
                     ctx.tell(Notice::WorkerLate { slot: worker.slot, pid: worker.pid(), after });
                     worker.stop(signal, patience, ctx);
+                }
+                WorkerState::Draining if worker.is_overdue_to_retire(ctx.now) => {
+                    ctx.counters.retire_timeouts += 1;
+                    worker.on_retired(ctx);
                 }
                 WorkerState::Draining => {
                     worker.kill(ctx);

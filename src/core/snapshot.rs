@@ -154,13 +154,16 @@ pub struct Counters {
     pub hard_deadlines: u64,
     pub ready_timeouts: u64,
     pub orphan_timeouts: u64,
+    /// Queues that were not empty in time.
+    pub retire_timeouts: u64,
 }
 
 /// The named deadlines and how long each lets somebody wait.
-pub fn deadlines(config: &Config) -> [(&'static str, Option<Duration>); 6] {
+pub fn deadlines(config: &Config) -> [(&'static str, Option<Duration>); 7] {
     [
         ("ready", config.ready_timeout),
         ("lb-wait", Some(config.effective_lb_wait().max)),
+        ("retire", config.retire_patience()),
         ("drain", Some(config.stop_patience())),
         ("hard", Some(config.budget())),
         ("orphan", Some(config.orphan_grace)),

@@ -7,7 +7,7 @@ use super::event::{Action, Hang, Notice};
 use super::signal::Signal;
 use super::snapshot::{WorkerState, WorkerView};
 use super::time::Time;
-use super::types::{Generation, Pid, Scope, SlotIndex};
+use super::types::{Generation, Pid, Scope, SlotIndex, WorkerId};
 
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -25,6 +25,8 @@ pub(super) struct Worker {
     /// What it was asked to stop with, for a pid that is not known yet.
     stop_signal: Option<Signal>,
     stopped_at: Option<Time>,
+    /// Until when it serves its own queue, before the stop signal is sent.
+    retires_by: Option<Time>,
 }
 
 impl Worker {
@@ -40,6 +42,7 @@ impl Worker {
             deadline: None,
             stop_signal: None,
             stopped_at: None,
+            retires_by: None,
         }
     }
 
@@ -52,7 +55,7 @@ impl Worker {
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.deadline
+        self.retires_by.into_iter().chain(self.deadline).min()
     }
 
     pub(super) fn uptime(&self, now: Time) -> Duration {
@@ -119,9 +122,42 @@ impl Worker {
                 self.send(signal, ctx.config.signal_scope, ctx);
             }
             // Asked before, by a scale-down perhaps; a drain may leave it less time.
-            WorkerState::Draining => self.deadline = self.deadline.map(|at| at.min(deadline)),
+            WorkerState::Draining => {
+                self.deadline = self.deadline.map(|at| at.min(deadline));
+                if self.retires_by.is_some() {
+                    self.stop_signal = Some(signal);
+                    self.on_retired(ctx);
+                }
+            }
             WorkerState::Killed => {}
         }
+    }
+
+    /// As [`Worker::stop`], while others go on serving: where its connections wait in a queue of its own, it is told
+    /// once that is empty.
+    pub(super) fn retire(&mut self, id: WorkerId, signal: Signal, deadline: Time, ctx: &mut Context) {
+        let Some(patience) = ctx.config.retire_patience().filter(|_| self.state == WorkerState::Ready) else {
+            return self.stop(signal, deadline, ctx);
+        };
+        self.state = WorkerState::Draining;
+        self.stop_signal = Some(signal);
+        self.stopped_at = Some(ctx.now);
+        self.deadline = Some(deadline);
+        self.retires_by = Some(deadline.min(ctx.now + patience));
+        ctx.act(Action::Retire { worker: id });
+    }
+
+    /// Nothing waits for it any more, or for too long.
+    pub(super) fn on_retired(&mut self, ctx: &mut Context) {
+        if self.retires_by.take().is_some() && self.state == WorkerState::Draining {
+            let signal = self.stop_signal.unwrap_or(ctx.config.stop_signal);
+            self.send(signal, ctx.config.signal_scope, ctx);
+        }
+    }
+
+    /// Its queue has not become empty in time.
+    pub(super) fn is_overdue_to_retire(&self, now: Time) -> bool {
+        self.retires_by.is_some_and(|at| at <= now) && self.deadline.is_none_or(|at| at > now)
     }
 
     /// Its time is up.
@@ -130,6 +166,7 @@ impl Worker {
             WorkerState::Starting | WorkerState::Ready | WorkerState::Hung | WorkerState::Draining => {
                 self.state = WorkerState::Killed;
                 self.deadline = None;
+                self.retires_by = None;
                 ctx.counters.forced_kills += 1;
                 let after = ctx.now.since(self.stopped_at.unwrap_or(self.spawned));
                 ctx.tell(Notice::WorkerKilled { slot: self.slot, pid: self.pid(), after });

@@ -35,10 +35,13 @@ impl Adoption {
         &mut self,
         notifier: &Notifier,
         call: &Notification,
+        part: usize,
         listeners: &mut [Listener],
     ) -> Told {
         let (verdict, told) = match call.call {
-            Call::Bind { fd, address, length } => self.bind(notifier, call, fd, (address, length), listeners),
+            Call::Bind { fd, address, length } => {
+                self.bind(notifier, call, fd, (address, length), part, listeners)
+            }
             Call::Listen { fd } => listen(call, fd, listeners),
             Call::V6Only { fd, value } => {
                 self.remember_v6_only(call, fd, value);
@@ -56,6 +59,7 @@ impl Adoption {
         call: &Notification,
         fd: i32,
         (address, length): (u64, u64),
+        part: usize,
         listeners: &mut [Listener],
     ) -> (Verdict, Told) {
         let untouched = (Verdict::Continue, Told::Nothing);
@@ -68,7 +72,7 @@ impl Adoption {
         })();
         let Some((protocol, wanted, inode, flags)) = seen else { return untouched };
         // It is bound already, and binding it once more is the kernel's business.
-        if listeners.iter().any(|listener| listener.inodes().any(|own| own == inode)) {
+        if listeners.iter().any(|listener| listener.owns(inode)) {
             return untouched;
         }
         // All of that was the caller's only if the caller is still there.
@@ -77,7 +81,7 @@ impl Adoption {
         }
         let v6_only = self.v6_only.remove(&inode).unwrap_or(false);
         let socket =
-            listeners.iter_mut().find_map(|listener| listener.socket_for(protocol, &wanted, v6_only));
+            listeners.iter_mut().find_map(|listener| listener.socket_for(part, protocol, &wanted, v6_only));
         let socket = match socket {
             None => return untouched,
             Some(Err(error)) => {

@@ -7,14 +7,16 @@ use std::os::unix::net::UnixListener;
 use super::engine::Engine;
 use super::environment::{Environment, unknown_socket};
 use super::launcher::Launcher;
+use super::sockets::Sockets;
 use crate::config::address::Address;
 use crate::config::endpoint::Endpoint;
-use crate::config::values::Listen;
+use crate::config::values::{Listen, Sockets as Mode};
 use crate::config::{ADMIN_PORT, Admin, Config, Control};
 use crate::core::config::Kind;
 use crate::core::types::{ExitStatus, code};
-use crate::sys::listen::{Listener, SocketFile, bind_tcp};
+use crate::sys::listen::{Listener, Queue, bind_tcp};
 use crate::sys::signals::Inherited;
+use crate::sys::socket_file::SocketFile;
 use crate::sys::{control, descriptors, process};
 
 /// A daemon about to start its first worker.
@@ -40,7 +42,12 @@ impl Boot {
     pub(super) fn up(config: Config, inherited: Inherited) -> Result<Self, ExitStatus> {
         let mut environment = Environment::inherited();
         let activated = activated(&environment)?;
-        let listeners = listen(activated, &config.listen)?;
+        if !activated.is_empty() && config.sockets != Mode::Shared {
+            return Err(usage(
+                "--sockets: what drainit was given by LISTEN_FDS can only be shared".to_owned(),
+            ));
+        }
+        let listeners = listen(activated, &config)?;
         check_sockets_asked_for(&config, &listeners)?;
         let relied_on = config.core.kind == Kind::Pool || process::is_init() || config.in_pod;
         let mut servers = Servers { relied_on, ..Servers::default() };
@@ -50,7 +57,8 @@ impl Boot {
         if !listeners.is_empty() {
             environment.announce(&listeners);
         }
-        let launcher = Launcher::new(&config, environment, listeners, inherited);
+        let sockets = Sockets::new(config.sockets, listeners);
+        let launcher = Launcher::new(&config, environment, sockets, inherited);
         Ok(Self { engine: Engine::new(config, launcher), servers })
     }
 }
@@ -93,12 +101,13 @@ fn activated(environment: &Environment) -> Result<Vec<Listener>, ExitStatus> {
         .map_err(|error| unavailable(format!("an inherited socket cannot be used: {error}")))
 }
 
-fn listen(mut listeners: Vec<Listener>, wanted: &[Listen]) -> Result<Vec<Listener>, ExitStatus> {
-    for listen in wanted {
+fn listen(mut listeners: Vec<Listener>, config: &Config) -> Result<Vec<Listener>, ExitStatus> {
+    let queue = if config.sockets == Mode::Shared { Queue::Shared } else { Queue::Split };
+    for listen in &config.listen {
         let name = listen.name.clone().unwrap_or_else(|| "unknown".to_owned());
-        let v6_only = has_v4_twin(&listen.address, wanted);
+        let v6_only = has_v4_twin(&listen.address, &config.listen);
         listeners.push(
-            Listener::bind(name, &absolute(&listen.address), v6_only)
+            Listener::bind(name, &absolute(&listen.address), v6_only, queue)
                 .map_err(|error| unavailable(format!("--listen {error}")))?,
         );
     }

@@ -168,10 +168,11 @@ pub(super) fn unknown_socket(argument: &OsString, listeners: &[Listener]) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::listen::Queue;
 
     fn listeners() -> Vec<Listener> {
         let bind = |name: &str, address: &str| {
-            Listener::bind(name.to_owned(), &address.parse().unwrap(), false).unwrap()
+            Listener::bind(name.to_owned(), &address.parse().unwrap(), false, Queue::Shared).unwrap()
         };
         vec![bind("web", "127.0.0.1:0"), bind("unknown", "0")]
     }

@@ -1,16 +1,15 @@
 //! Starts workers, and the commands that check them.
 
 use std::ffi::{CString, OsString};
-use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::environment::{Environment, expand};
+use super::sockets::Sockets;
 use crate::config::Config;
 use crate::config::values::AdoptBind;
 use crate::core::config::Kind;
 use crate::core::event::SpawnFailure;
 use crate::core::types::{Generation, Pid, SlotIndex};
-use crate::sys::listen::Listener;
 use crate::sys::signals::Inherited;
 use crate::sys::spawn::{Adopt, Launch, Started, spawn};
 use crate::sys::tty::Terminal;
@@ -24,7 +23,7 @@ pub(super) struct Launcher {
     command: Vec<OsString>,
     environment: Environment,
     version: Option<String>,
-    listeners: Vec<Listener>,
+    pub(super) sockets: Sockets,
     inherited: Inherited,
     /// Where drainit was started: it leaves that directory itself after the first worker.
     directory: Option<CString>,
@@ -36,11 +35,11 @@ impl Launcher {
     pub(super) fn new(
         config: &Config,
         environment: Environment,
-        listeners: Vec<Listener>,
+        sockets: Sockets,
         inherited: Inherited,
     ) -> Self {
         let kind = config.core.kind;
-        let any_socket = !listeners.is_empty();
+        let any_socket = !sockets.is_empty();
         let version = ["DRAINIT_VERSION", "APP_VERSION"].into_iter().find_map(|name| environment.get(name));
         Self {
             kind,
@@ -49,7 +48,7 @@ impl Launcher {
             version: version
                 .map(|version| String::from_utf8_lossy(version).chars().take(VERSION_MAX).collect()),
             environment,
-            listeners,
+            sockets,
             inherited,
             // A directory that we may be in but not enter (WORKDIR /root, another uid) is not left.
             directory: std::env::current_dir()
@@ -79,11 +78,6 @@ impl Launcher {
         self.terminal
     }
 
-    /// For adoption, which may give a bare port more shapes.
-    pub(super) fn listeners(&mut self) -> &mut [Listener] {
-        &mut self.listeners
-    }
-
     /// Adoption is tried, and can be done without.
     pub(super) fn may_adopt(&self) -> bool {
         self.adopt == Adopt::Try
@@ -94,20 +88,16 @@ impl Launcher {
         self.adopt = Adopt::No;
     }
 
-    /// The numbers by which /proc names the sockets.
-    pub(super) fn socket_inodes(&self) -> Vec<u64> {
-        self.listeners.iter().flat_map(Listener::inodes).collect()
-    }
-
     /// How a worker gets its sockets.
     pub(super) fn socket_way(&self) -> &'static str {
-        if self.listeners.is_empty() { "own" } else { "inherited" }
+        if self.sockets.is_empty() { "own" } else { "inherited" }
     }
 
     pub(super) fn start(
         &self,
         slot: SlotIndex,
         generation: Generation,
+        part: usize,
         notify: Option<&str>,
     ) -> Result<Started, SpawnFailure> {
         let mut environment = self.environment.clone();
@@ -116,14 +106,16 @@ impl Launcher {
             Kind::Pool => {
                 environment.introduce(slot, generation, self.version());
                 arguments(
-                    self.command.iter().map(|argument| expand(argument, &self.listeners, slot, generation)),
+                    self.command
+                        .iter()
+                        .map(|argument| expand(argument, self.sockets.listeners(), slot, generation)),
                 )?
             }
         };
         if let Some(address) = notify {
             environment.set("NOTIFY_SOCKET", address);
         }
-        let sockets: Vec<RawFd> = self.listeners.iter().map(AsRawFd::as_raw_fd).collect();
+        let sockets = self.sockets.descriptors(part);
         spawn(&Launch {
             argv: &argv,
             env: environment.entries(),

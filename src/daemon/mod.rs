@@ -5,16 +5,19 @@
 
 mod adoption;
 mod boot;
+mod checks;
 mod clock;
 mod engine;
 mod environment;
 mod failsafe;
 mod job_control;
 mod launcher;
+mod message;
 mod notices;
 mod plain;
 mod reactor;
 mod readiness;
+mod sockets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

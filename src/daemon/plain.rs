@@ -36,6 +36,7 @@ pub(super) fn run(engine: &mut Engine) {
             engine.look_at_workers();
         }
         starting.retain(|newcomer| !settled(engine, newcomer));
+        engine.serving.clear();
         let departed = std::mem::take(&mut engine.departed);
         starting.retain(|newcomer| !departed.contains(&newcomer.worker));
         if engine.exit_status().is_some() {
@@ -69,7 +70,7 @@ fn settled(engine: &mut Engine, newcomer: &Newcomer) -> bool {
             }
             said
         }
-        ReadyWhen::Tcp(_) | ReadyWhen::Http { .. } | ReadyWhen::Exec(_) => {
+        ReadyWhen::Check(_) => {
             tracing::warn!(
                 slot = newcomer.slot,
                 "readiness cannot be checked without an event loop: taken for granted"

@@ -15,7 +15,8 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use super::boot::Servers;
 use super::engine::Engine;
-use super::readiness::{self, Message};
+use super::message::Message;
+use super::{checks, readiness};
 use crate::admin::{self, Facts, Request, Shared};
 use crate::core::snapshot;
 use crate::core::types::WorkerId;
@@ -63,7 +64,7 @@ struct Reactor<'a> {
     messages: mpsc::Receiver<Message>,
     to_us: mpsc::Sender<Message>,
     /// Who is finding out about which worker.
-    watchers: BTreeMap<WorkerId, AbortHandle>,
+    watchers: BTreeMap<WorkerId, Vec<AbortHandle>>,
 }
 
 impl<'a> Reactor<'a> {
@@ -117,13 +118,19 @@ impl<'a> Reactor<'a> {
     fn take_message(&mut self, message: Message) {
         match message {
             Message::Ready(worker) => self.engine.mark_ready(worker),
-            Message::Look { pid, reply } => {
-                let _ = reply.send(self.engine.look_at(pid));
+            Message::Hung(worker, why) => self.engine.mark_hung(worker, why),
+            Message::Look { worker, reply } => {
+                let _ = reply.send(self.engine.look_at(worker));
+            }
+            Message::Connect { worker, reply } => {
+                let _ = reply.send(self.engine.connect(worker));
             }
             Message::Calls { worker, notifier, reply } => {
                 let _ = reply.send(self.engine.answer_calls(worker, notifier.get_ref()));
             }
-            Message::Check { worker, command, reply } => self.engine.start_check(worker, &command, reply),
+            Message::Check { worker, command, timeout, reply } => {
+                self.engine.start_check(worker, &command, timeout, reply);
+            }
         }
     }
 
@@ -138,12 +145,15 @@ impl<'a> Reactor<'a> {
             let when = self.engine.ready_when().clone();
             let kind = self.engine.core().config().kind;
             let task = tokio::spawn(readiness::watch(newcomer, when, kind, self.to_us.clone()));
-            self.watchers.insert(worker, task.abort_handle());
+            self.watchers.entry(worker).or_default().push(task.abort_handle());
+        }
+        for worker in std::mem::take(&mut self.engine.serving) {
+            let Some(health) = self.engine.health().cloned() else { continue };
+            let task = tokio::spawn(checks::watch(worker, health, self.engine.stats(), self.to_us.clone()));
+            self.watchers.entry(worker).or_default().push(task.abort_handle());
         }
         for worker in std::mem::take(&mut self.engine.departed) {
-            if let Some(watcher) = self.watchers.remove(&worker) {
-                watcher.abort();
-            }
+            self.watchers.remove(&worker).iter().flatten().for_each(AbortHandle::abort);
         }
     }
 
@@ -176,7 +186,7 @@ fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>) {
         requests,
         facts: Arc::new(Facts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            deadlines: snapshot::deadlines(config).to_vec(),
+            deadlines: deadlines(engine),
         }),
         stats: engine.stats(),
     };
@@ -199,6 +209,11 @@ fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>) {
             Err(error) => tracing::error!(%error, "control socket not served"),
         }
     }
+}
+
+fn deadlines(engine: &Engine) -> Vec<(&'static str, Option<Duration>)> {
+    let check = ("check", engine.health().map(|health| health.timeout));
+    snapshot::deadlines(engine.core().config()).into_iter().chain([check]).collect()
 }
 
 /// Half of the descriptors that are left for each of the two servers.

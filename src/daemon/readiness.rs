@@ -1,22 +1,14 @@
 //! Finding out when a worker is ready: one task a worker, for as long as the worker lives.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Empty;
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{HOST, USER_AGENT};
-use hyper_util::rt::TokioIo;
-use tokio::io::unix::AsyncFd;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+use super::checks;
 use super::engine::{Answered, Newcomer};
+use super::message::Message;
 use crate::config::values::ReadyWhen;
 use crate::core::config::Kind;
 use crate::core::types::{Pid, WorkerId};
@@ -36,28 +28,6 @@ const LOOK_FIRST: Duration = Duration::from_millis(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A worker without a socket of drainit's may never listen. After so many looks, only who asks makes us look.
 const LOOKS_UNASKED: u32 = 9;
-
-/// What a task wants of the loop.
-pub(super) enum Message {
-    Ready(WorkerId),
-    /// Look into the worker's /proc.
-    Look {
-        pid: Pid,
-        reply: oneshot::Sender<Sight>,
-    },
-    /// Calls of the worker wait to be answered.
-    Calls {
-        worker: WorkerId,
-        notifier: Arc<AsyncFd<Notifier>>,
-        reply: oneshot::Sender<Answered>,
-    },
-    /// Run a command that checks it.
-    Check {
-        worker: WorkerId,
-        command: Vec<String>,
-        reply: oneshot::Sender<bool>,
-    },
-}
 
 /// Watch one worker. READY=1 counts whatever else is asked for.
 pub(super) async fn watch(newcomer: Newcomer, when: ReadyWhen, kind: Kind, to_loop: mpsc::Sender<Message>) {
@@ -121,10 +91,10 @@ async fn find_out(
 ) {
     let found = match when {
         ReadyWhen::Started | ReadyWhen::Notify => return,
-        ReadyWhen::Listening => look_until_it_accepts(pid, slot, kind, to_loop).await,
-        ReadyWhen::Tcp(_) | ReadyWhen::Http { .. } | ReadyWhen::Exec(_) => {
+        ReadyWhen::Listening => look_until_it_accepts(worker, pid, slot, kind, to_loop).await,
+        ReadyWhen::Check(check) => {
             let mut pause = CHECK_FIRST;
-            while !check(worker, when, to_loop).await {
+            while !checks::passes(worker, check, CHECK_TIMEOUT, to_loop).await {
                 sleep(pause).await;
                 pause = (pause * 2).min(CHECK_EVERY);
             }
@@ -136,28 +106,19 @@ async fn find_out(
     }
 }
 
-async fn check(worker: WorkerId, when: &ReadyWhen, to_loop: &mpsc::Sender<Message>) -> bool {
-    match when {
-        ReadyWhen::Tcp(port) => connect(*port).await.is_some(),
-        ReadyWhen::Http { port, path } => get(*port, path).await,
-        ReadyWhen::Exec(command) => {
-            let (reply, answer) = oneshot::channel();
-            let command = command.clone();
-            let asked = to_loop.send(Message::Check { worker, command, reply }).await;
-            // The loop ends a check that takes too long.
-            asked.is_ok() && answer.await.unwrap_or(false)
-        }
-        ReadyWhen::Listening | ReadyWhen::Notify | ReadyWhen::Started => false,
-    }
-}
-
 /// Says whether it does; `false` when looking any longer would only cost.
-async fn look_until_it_accepts(pid: Pid, slot: u32, kind: Kind, to_loop: &mpsc::Sender<Message>) -> bool {
+async fn look_until_it_accepts(
+    worker: WorkerId,
+    pid: Pid,
+    slot: u32,
+    kind: Kind,
+    to_loop: &mpsc::Sender<Message>,
+) -> bool {
     let mut pause = LOOK_FIRST;
     for look in 1.. {
         sleep(pause).await;
         let (reply, sight) = oneshot::channel();
-        if to_loop.send(Message::Look { pid, reply }).await.is_err() {
+        if to_loop.send(Message::Look { worker, reply }).await.is_err() {
             return false;
         }
         match sight.await {
@@ -178,35 +139,4 @@ async fn look_until_it_accepts(pid: Pid, slot: u32, kind: Kind, to_loop: &mpsc::
         };
     }
     false
-}
-
-async fn connect(port: u16) -> Option<TcpStream> {
-    let local =
-        [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
-    for address in local {
-        if let Ok(Ok(stream)) = timeout(CHECK_TIMEOUT / 2, TcpStream::connect(address)).await {
-            return Some(stream);
-        }
-    }
-    None
-}
-
-async fn get(port: u16, path: &str) -> bool {
-    let Some(stream) = connect(port).await else { return false };
-    let request = Request::get(path)
-        .header(HOST, format!("localhost:{port}"))
-        .header(USER_AGENT, concat!("drainit/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<Bytes>::new());
-    let Ok(request) = request else { return false };
-    let answer = async {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
-        let mut exchange = pin!(sender.send_request(request));
-        tokio::select! {
-            answer = exchange.as_mut() => answer.ok(),
-            // The answer may have come with the end: most servers close after it.
-            _ = connection => exchange.await.ok(),
-        }
-    };
-    let answer = timeout(CHECK_TIMEOUT, answer).await.ok().flatten();
-    answer.is_some_and(|answer| answer.status().is_success() || answer.status().is_redirection())
 }

@@ -8,8 +8,8 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::listen::SocketFile;
 use super::process;
+use super::socket_file::{SocketFile, remove_stale_socket};
 use crate::config::endpoint::{Endpoint, PREFIX};
 use crate::core::types::Pid;
 
@@ -35,7 +35,7 @@ pub fn bind(endpoint: &Endpoint) -> io::Result<(UnixListener, Option<SocketFile>
     let (listener, file) = match endpoint {
         Endpoint::Abstract(name) => (UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?, None),
         Endpoint::Path(path) => {
-            super::listen::remove_stale_socket(path)?;
+            remove_stale_socket(path)?;
             let listener = UnixListener::bind(path)?;
             let file = SocketFile::of(path)?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;

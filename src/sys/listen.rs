@@ -1,31 +1,43 @@
 //! The listening sockets: made before the first worker, kept until after the last.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
 
-use super::shapes::Shapes;
+use super::shapes::Shape;
+use super::socket_file::{SocketFile, remove_stale_socket};
 use crate::config::address::Address;
 
-/// A socket that drainit owns. Dropping it closes it and removes a unix socket's file.
+/// A socket that drainit owns, in as many copies as its queue has parts. Dropping it closes them and removes a unix
+/// socket's file.
 #[derive(Debug)]
 pub struct Listener {
-    fd: OwnedFd,
     pub name: String,
     pub bound: Bound,
-    inode: u64,
-    /// The other forms of a bare port, as its workers ask for them.
-    pub(super) shapes: Shapes,
+    /// The first is the one that was bound at the start.
+    pub(super) shapes: Vec<Shape>,
+    /// Of a bare port, which takes the shapes that its workers ask for; an explicit address is what it says.
+    pub(super) any_shape: bool,
+    /// A worker has taken the shape that was bound at the start.
+    pub(super) main_is_taken: bool,
+    /// A socket listens that the kernel has not been told about where to steer.
+    pub(super) regrouped: bool,
     file: Option<SocketFile>,
+}
+
+/// How workers share an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// One accept queue for all of them.
+    Shared,
+    /// One each: SO_REUSEPORT, socket(7).
+    Split,
 }
 
 /// Where a socket really is, port 0 resolved.
@@ -42,22 +54,12 @@ pub enum Bound {
     Unknown,
 }
 
-/// The file of a unix socket, removed when this is dropped if it is still the same.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    /// A second name for the same socket: a server that removes the first one does not orphan it.
-    spare: Option<PathBuf>,
-    device: u64,
-    inode: u64,
-}
-
 impl Listener {
     /// Bind and listen.
     ///
     /// # Errors
     /// Says in words what is in the way.
-    pub fn bind(name: String, address: &Address, v6_only: bool) -> Result<Self, String> {
+    pub fn bind(name: String, address: &Address, v6_only: bool, queue: Queue) -> Result<Self, String> {
         let say = |error: io::Error| match error.raw_os_error() {
             Some(nix::libc::EADDRINUSE) => {
                 format!("{address} is taken, by another process or another --listen")
@@ -72,10 +74,13 @@ impl Listener {
             Address::Port(port) => {
                 let fd = bind_any(*port).map_err(say)?;
                 let mut listener = Self::wrap(fd, name, None).map_err(say)?;
-                listener.shapes = Shapes::of_a_bare_port();
+                listener.any_shape = true;
                 return Ok(listener);
             }
-            Address::Tcp(address) => (bind_tcp(*address, v6_only).map_err(say)?, None),
+            Address::Tcp(address) => {
+                let reuse = queue == Queue::Split;
+                (bind_tcp_for(*address, v6_only, reuse).map_err(say)?, None)
+            }
             Address::Unix(path) => {
                 let (fd, file) = bind_unix(path).map_err(say)?;
                 (fd, Some(file))
@@ -91,77 +96,37 @@ impl Listener {
     }
 
     fn wrap(fd: OwnedFd, name: String, file: Option<SocketFile>) -> io::Result<Self> {
-        let inode = nix::sys::stat::fstat(&fd)?.st_ino;
         let bound = bound(&fd);
-        Ok(Self { fd, name, bound, inode, shapes: Shapes::none(), file })
+        let main = Shape::of(fd, &bound)?;
+        Ok(Self {
+            name,
+            bound,
+            shapes: vec![main],
+            any_shape: false,
+            main_is_taken: false,
+            regrouped: true,
+            file,
+        })
     }
 
-    /// The numbers by which /proc names this socket, in all its shapes.
-    pub fn inodes(&self) -> impl Iterator<Item = u64> {
-        std::iter::once(self.inode).chain(self.shapes.inodes())
+    /// What a worker is started with.
+    pub fn socket(&self, part: usize) -> Option<RawFd> {
+        self.shapes.first()?.socket(part)
     }
 
-    pub(super) fn inode(&self) -> u64 {
-        self.inode
+    /// The numbers by which /proc names this part of the socket, in all its shapes.
+    pub fn inodes(&self, part: usize) -> impl Iterator<Item = u64> {
+        self.shapes.iter().filter_map(move |shape| shape.inode(part))
+    }
+
+    /// Whether a socket of that number is ours.
+    pub fn owns(&self, inode: u64) -> bool {
+        self.shapes.iter().any(|shape| shape.part_of(inode).is_some())
     }
 
     /// Put the file of a unix socket back where a server has removed it, to bind there.
     pub(super) fn restore_file(&self) -> io::Result<()> {
         self.file.as_ref().map_or(Ok(()), SocketFile::restore)
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl AsRawFd for Listener {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-}
-
-impl SocketFile {
-    /// Of a socket that has just been bound there.
-    pub(super) fn of(path: &Path) -> io::Result<Self> {
-        let meta = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), spare: None, device: meta.dev(), inode: meta.ino() })
-    }
-
-    fn with_spare(path: &Path) -> io::Result<Self> {
-        let mut spare = path.as_os_str().to_owned();
-        spare.push(".drainit");
-        let spare = PathBuf::from(spare);
-        // What a drainit that was killed has left; another's file stays where it is.
-        let _ = remove_stale_socket(&spare);
-        let spare = fs::hard_link(path, &spare).ok().map(|()| spare);
-        let mut file = Self::of(path)?;
-        file.spare = spare;
-        Ok(file)
-    }
-
-    fn is_at(&self, path: &Path) -> bool {
-        fs::symlink_metadata(path).is_ok_and(|meta| (meta.dev(), meta.ino()) == (self.device, self.inode))
-    }
-
-    fn restore(&self) -> io::Result<()> {
-        match &self.spare {
-            _ if self.is_at(&self.path) => Ok(()),
-            Some(spare) => fs::hard_link(spare, &self.path),
-            None => Err(Errno::ENOENT.into()),
-        }
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        for path in std::iter::once(&self.path).chain(&self.spare) {
-            if self.is_at(path) {
-                let _ = fs::remove_file(path);
-            }
-        }
     }
 }
 
@@ -187,23 +152,24 @@ impl fmt::Display for Bound {
 }
 
 /// Every address of the machine: dual-stack, or IPv4 where there is no IPv6.
-///
-/// Bound alone first, so that a port which somebody else has is refused; only then are other shapes of ours let in.
 fn bind_any(port: u16) -> io::Result<OwnedFd> {
-    let fd = match bind_tcp(SocketAddr::from(([0_u16; 8], port)), false) {
+    match bind_tcp_for(SocketAddr::from(([0_u16; 8], port)), false, true) {
         Err(error)
             if matches!(error.raw_os_error(), Some(nix::libc::EAFNOSUPPORT | nix::libc::EADDRNOTAVAIL)) =>
         {
-            bind_tcp(SocketAddr::from(([0_u8; 4], port)), false)
+            bind_tcp_for(SocketAddr::from(([0_u8; 4], port)), false, true)
         }
         bound => bound,
-    }?;
-    socket::setsockopt(&fd, sockopt::ReusePort, &true)?;
-    Ok(fd)
+    }
 }
 
 /// One TCP socket, blocking as the servers expect of what they inherit, its queue as long as the kernel allows.
 pub fn bind_tcp(address: SocketAddr, v6_only: bool) -> io::Result<OwnedFd> {
+    bind_tcp_for(address, v6_only, false)
+}
+
+/// Bound alone, so that a port which somebody else has is refused; only then are others of ours let in.
+fn bind_tcp_for(address: SocketAddr, v6_only: bool, for_others: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     // Old connections in TIME_WAIT must not keep the next container from starting.
@@ -212,6 +178,9 @@ pub fn bind_tcp(address: SocketAddr, v6_only: bool) -> io::Result<OwnedFd> {
         socket::setsockopt(&fd, sockopt::Ipv6V6Only, &v6_only)?;
     }
     socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+    if for_others {
+        socket::setsockopt(&fd, sockopt::ReusePort, &true)?;
+    }
     // The kernel cuts it to net.core.somaxconn: listen(2).
     socket::listen(&fd, Backlog::MAXALLOWABLE)?;
     Ok(fd)
@@ -234,26 +203,6 @@ fn bind_abstract(name: &str) -> io::Result<OwnedFd> {
 /// A second listen(2) only sets the backlog; the standard library asks for 128.
 fn deepen(listener: &UnixListener) -> io::Result<()> {
     Ok(socket::listen(listener, Backlog::MAXALLOWABLE)?)
-}
-
-/// Remove a socket that nobody listens on any more.
-///
-/// # Errors
-/// EADDRINUSE where somebody does; EEXIST where it is another kind of file.
-pub fn remove_stale_socket(path: &Path) -> io::Result<()> {
-    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
-    if !meta.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is in the way"));
-    }
-    // Non-blocking: connect(2) would wait for ever where the queue is full.
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let probe = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    match socket::connect(probe.as_raw_fd(), &socket::UnixAddr::new(path)?) {
-        Err(Errno::ECONNREFUSED) => fs::remove_file(path),
-        Err(Errno::ENOENT) => Ok(()),
-        // Accepted, or its queue is full: somebody is there.
-        Ok(_) | Err(_) => Err(Errno::EADDRINUSE.into()),
-    }
 }
 
 fn bound(fd: &OwnedFd) -> Bound {

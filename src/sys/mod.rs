@@ -22,8 +22,10 @@ pub mod seccomp;
 pub mod shapes;
 pub mod signals;
 pub mod sock_diag;
+pub mod socket_file;
 pub mod spawn;
 pub mod stderr;
+pub mod steering;
 pub mod termination_log;
 pub mod tty;
 

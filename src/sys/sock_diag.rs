@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::libc;
@@ -11,6 +12,25 @@ use nix::sys::time::TimeVal;
 
 /// The state LISTEN, as a bit of the request's mask; the same number for TCP and unix sockets.
 const LISTEN: u32 = 1 << 10;
+
+/// A connection that has been asked for and not been confirmed.
+const SYN_RECV: u32 = 1 << 3;
+
+/// struct inet_diag_msg: the inode is its last field.
+const INODE: usize = 68;
+
+/// struct inet_diag_sockid that names nobody, its cookie included (INET_DIAG_NOCOOKIE).
+const ANY: [u8; 48] = {
+    let mut id = [0; 48];
+    let mut at = 40;
+    while at < 48 {
+        id[at] = 0xff;
+        at += 1;
+    }
+    id
+};
+
+const DUMP: i32 = libc::NLM_F_DUMP;
 
 const HEADER: usize = 16;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -21,28 +41,75 @@ pub fn listening_inodes() -> BTreeSet<u64> {
 }
 
 fn by_netlink() -> io::Result<BTreeSet<u64>> {
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let netlink =
-        socket::socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag)?;
-    // The kernel answers from within the call; the limit is for what no one has thought of.
-    socket::setsockopt(&netlink, sockopt::ReceiveTimeout, &TimeVal::new(0, 200_000))?;
+    let netlink = open()?;
     let mut inodes = BTreeSet::new();
+    let mut note = |message: &[u8], inode_at| inodes.extend(read_u32(message, inode_at).map(u64::from));
     for family in [libc::AF_INET, libc::AF_INET6] {
-        // struct inet_diag_msg: the inode is its last field.
-        dump(&netlink, &inet_request(family), 68, &mut inodes)?;
+        ask(&netlink, DUMP, &inet_request(family, LISTEN, &ANY), |message| note(message, INODE))?;
     }
     // struct unix_diag_msg: family, type, state, padding, inode. The kernel may have been built without it.
-    if dump(&netlink, &unix_request(), 4, &mut inodes).is_err() {
+    if ask(&netlink, DUMP, &unix_request(), |message| note(message, 4)).is_err() {
         inodes.extend(unix_by_procfs());
     }
     Ok(inodes)
 }
 
-/// struct inet_diag_req_v2: family, protocol, extensions, padding, states, and an empty socket id.
-fn inet_request(family: i32) -> Vec<u8> {
+/// Whether a handshake with one of these local ports has begun and is not over. `false` where nobody can tell.
+pub fn any_half_open(ports: &[u16]) -> bool {
+    let look = || -> io::Result<bool> {
+        let netlink = open()?;
+        let mut found = false;
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            ask(&netlink, DUMP, &inet_request(family, SYN_RECV, &ANY), |message| {
+                // struct inet_diag_msg: family, state, timer, retransmissions, then the local port.
+                let port =
+                    message.get(4..6).and_then(|bytes| Some(u16::from_be_bytes(*bytes.first_chunk()?)));
+                found |= port.is_some_and(|port| ports.contains(&port));
+            })?;
+        }
+        Ok(found)
+    };
+    look().unwrap_or(false)
+}
+
+/// Whether somebody has accepted the connection to `local` that comes from `remote`; `None` where nobody can tell.
+pub fn is_accepted(local: SocketAddr, remote: SocketAddr) -> Option<bool> {
+    const ESTABLISHED: u8 = 1;
+    let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let mut id = ANY;
+    for (at, address) in [(0, local), (2, remote)] {
+        id.get_mut(at..at + 2)?.copy_from_slice(&address.port().to_be_bytes());
+    }
+    for (at, address) in [(4, local), (20, remote)] {
+        match address.ip() {
+            IpAddr::V4(ip) => id.get_mut(at..at + 4)?.copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => id.get_mut(at..at + 16)?.copy_from_slice(&ip.octets()),
+        }
+    }
+    let mut accepted = None;
+    ask(&open().ok()?, 0, &inet_request(family, u32::MAX, &id), |message| {
+        // Until somebody accepts it, no inode belongs to it.
+        let waits = message.get(1) == Some(&ESTABLISHED) && read_u32(message, INODE) == Some(0);
+        accepted = Some(!waits);
+    })
+    .ok()?;
+    accepted
+}
+
+fn open() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let netlink =
+        socket::socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag)?;
+    // The kernel answers from within the call; the limit is for what no one has thought of.
+    socket::setsockopt(&netlink, sockopt::ReceiveTimeout, &TimeVal::new(0, 200_000))?;
+    Ok(netlink)
+}
+
+/// struct inet_diag_req_v2: family, protocol, extensions, padding, states, the socket's id.
+fn inet_request(family: i32, states: u32, id: &[u8; 48]) -> Vec<u8> {
     let mut request = vec![family as u8, libc::IPPROTO_TCP as u8, 0, 0];
-    request.extend(LISTEN.to_ne_bytes());
-    request.extend([0; 48]);
+    request.extend(states.to_ne_bytes());
+    request.extend(id);
     request
 }
 
@@ -54,8 +121,9 @@ fn unix_request() -> Vec<u8> {
     request
 }
 
-fn dump(netlink: &OwnedFd, payload: &[u8], inode_at: usize, inodes: &mut BTreeSet<u64>) -> io::Result<()> {
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+/// Everything that fits the request with [`DUMP`], the one that it names without.
+fn ask(netlink: &OwnedFd, how: i32, payload: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let flags = (libc::NLM_F_REQUEST | how) as u16;
     let length = u32::try_from(HEADER + payload.len()).unwrap_or_default();
     let mut request = Vec::with_capacity(HEADER + payload.len());
     request.extend(length.to_ne_bytes());
@@ -72,9 +140,12 @@ fn dump(netlink: &OwnedFd, payload: &[u8], inode_at: usize, inodes: &mut BTreeSe
             match i32::from(kind) {
                 libc::NLMSG_DONE => return Ok(()),
                 libc::NLMSG_ERROR => return Err(io::Error::other("sock_diag refused")),
-                _ => inodes.extend(read_u32(message, inode_at).map(u64::from)),
+                _ => each(message),
             }
             rest = after;
+        }
+        if how != DUMP {
+            return Ok(());
         }
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -147,5 +218,43 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert!(!listening_inodes().contains(&fstat(&client).unwrap().st_ino));
+    }
+
+    #[test]
+    fn a_handshake_that_is_not_over_is_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(!any_half_open(&[port]));
+        // It is over once there are data: tcp(7).
+        let seconds: i32 = 10;
+        // SAFETY: the value is as long as is said.
+        let deferred = unsafe {
+            libc::setsockopt(
+                listener.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_DEFER_ACCEPT,
+                (&raw const seconds).cast(),
+                size_of::<i32>() as libc::socklen_t,
+            )
+        };
+        assert_eq!(deferred, 0);
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(any_half_open(&[port]));
+        assert!(!any_half_open(&[1]));
+        drop(client);
+    }
+
+    #[test]
+    fn it_is_known_whether_somebody_has_accepted_a_connection() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (local, remote) = (client.peer_addr().unwrap(), client.local_addr().unwrap());
+            assert_eq!(is_accepted(local, remote), Some(false));
+            let accepted = listener.accept().unwrap();
+            assert_eq!(is_accepted(local, remote), Some(true));
+            drop(accepted);
+            assert_ne!(is_accepted(local, remote), Some(false));
+        }
     }
 }

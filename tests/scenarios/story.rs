@@ -32,6 +32,7 @@ pub(crate) fn pool(workers: u32) -> Config {
         orphan_grace: Duration::from_secs(1),
         stop_signal: Signal::TERM,
         signal_scope: Scope::Leader,
+        own_queues: false,
         signals: SignalTable::pool(),
         remap_exit: BTreeMap::new(),
         seed: 1,

@@ -170,6 +170,11 @@ impl Books {
                 }
             }
             Event::Hung { worker, .. } => self.on_hung(*worker),
+            Event::Retired { worker } => {
+                if let Some(record) = self.workers.get_mut(worker) {
+                    record.retires_by = None;
+                }
+            }
             Event::Exited { worker, exit } => self.on_exited(*worker, *exit),
             Event::Descendants { left } => {
                 if let Some(sweep) = &mut self.sweep {
@@ -216,11 +221,12 @@ impl Books {
         if !resizable || !(1..=MAX_WORKERS).contains(&workers) {
             return;
         }
-        let deadline = self.now + self.patience();
+        let (deadline, retires_by) = (self.now + self.patience(), self.retires_by());
         for slot in self.slots.drain((workers as usize).min(self.slots.len())..) {
             for id in slot.occupant.into_iter().chain(slot.successor) {
                 let Some(worker) = self.workers.get_mut(&id) else { continue };
                 self.this_step.lost_ready += u32::from(worker.is_ready());
+                worker.retires_by = retires_by.filter(|_| worker.is_ready()).or(worker.retires_by);
                 worker.told = Some(worker.told.map_or(deadline, |at| at.min(deadline)));
             }
         }
@@ -331,12 +337,18 @@ impl Books {
 
     /// Whom a ready successor replaces is told to stop, and nobody before.
     fn succeed(&mut self, id: WorkerId) {
-        let deadline = self.now + self.patience();
+        let (deadline, retires_by) = (self.now + self.patience(), self.retires_by());
         let slot = self.slots.iter_mut().find(|slot| slot.successor == Some(id));
         let replaced = slot.and_then(|slot| std::mem::replace(&mut slot.occupant, slot.successor.take()));
         if let Some(record) = replaced.and_then(|id| self.workers.get_mut(&id)) {
+            record.retires_by = retires_by.filter(|_| record.is_ready());
             record.told = Some(deadline);
         }
+    }
+
+    /// Half of its time at most is for the queue.
+    fn retires_by(&self) -> Option<Time> {
+        self.config.own_queues.then(|| self.now + self.patience() / 2)
     }
 
     fn crash(&mut self) {
@@ -385,6 +397,7 @@ impl Books {
         self.ending = Some(Ending { at: self.now, signal, finished, cut: drained, from: self.stage });
         let deadline = self.drain_deadline();
         for worker in self.workers.values_mut() {
+            worker.retires_by = None;
             worker.told = Some(worker.told.map_or(deadline, |at| at.min(deadline)));
         }
         self.slots.iter_mut().for_each(|slot| slot.vacancy = None);
@@ -413,6 +426,7 @@ impl Books {
             let newly = (due && !worker.overdue) || past_hard;
             self.overdue_in_drain |= newly && self.ending.is_some();
             worker.overdue |= due;
+            worker.retires_by.take_if(|by| *by <= now);
         }
     }
 
@@ -432,7 +446,7 @@ impl Books {
                     Some(Command::Scale(_)) => {}
                     None => self.this_step.odd_replies.push(*request),
                 },
-                Action::Tell(_) => {}
+                Action::Retire { .. } | Action::Tell(_) => {}
                 Action::Exit(status) => self.exit = Some(status.clone()),
             }
         }
@@ -465,6 +479,7 @@ impl Books {
             failed: false,
             hung: false,
             told: None,
+            retires_by: None,
             stop_signals: 0,
             killed: false,
             ready_by: None,
@@ -484,6 +499,9 @@ impl Books {
         };
         if let Some(record) = worker.and_then(|id| self.workers.get_mut(&id)) {
             record.stop_signals += u32::from(purpose == Purpose::Stop);
+            if purpose == Purpose::Stop && record.retires_by.is_some() {
+                self.this_step.told_too_early.extend(worker);
+            }
             record.killed |= purpose == Purpose::Kill;
         }
         self.this_step.sent.push(Sent { pid, worker, signal, scope, value, purpose });

@@ -9,7 +9,7 @@ use drainit::core::snapshot::{Phase, WorkerState};
 use drainit::core::types::Scope;
 
 use super::books::Books;
-use super::records::{Purpose, Stage, Step};
+use super::records::{Purpose, Record, Stage, Step};
 
 /// How long after the hard deadline the kernel gets to hand over the dead.
 const KILL_PATIENCE: Duration = Duration::from_millis(100);
@@ -33,6 +33,7 @@ pub(crate) const INVARIANTS: &[(&str, Check)] = &[
     ("a replacement comes first", a_replacement_comes_first),
     ("a stop has a reason", a_stop_has_a_reason),
     ("a stop reaches everybody", a_stop_reaches_everybody),
+    ("the queue comes first", the_queue_comes_first),
     ("preStop is advice", prestop_is_advice),
     ("a hook returns with the LB wait", a_hook_returns_with_the_lb_wait),
     ("a crash loop ends it", a_crash_loop_ends_it),
@@ -171,8 +172,15 @@ fn a_stop_has_a_reason(books: &Books, _: &Step<'_>) -> Verdict {
 
 fn a_stop_reaches_everybody(books: &Books, _: &Step<'_>) -> Verdict {
     let told = books.workers.iter().filter(|(_, worker)| worker.told.is_some() && worker.pid.is_some());
-    let missed = told.into_iter().find(|(_, worker)| worker.stop_signals == 0 && !worker.killed);
+    let due = |worker: &Record| worker.retires_by.is_none() && worker.stop_signals == 0 && !worker.killed;
+    let missed = told.into_iter().find(|(_, worker)| due(worker));
     demand(missed.is_none(), || format!("{missed:?} was never told"))
+}
+
+/// Where connections wait for one worker alone, it serves them before it is told to stop.
+fn the_queue_comes_first(books: &Books, _: &Step<'_>) -> Verdict {
+    let early = &books.this_step.told_too_early;
+    demand(early.is_empty(), || format!("{early:?} were told with a queue"))
 }
 
 /// Ten seconds after the hook's return, not before and not later; then the deadline is forgotten.

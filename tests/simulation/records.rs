@@ -52,6 +52,8 @@ pub(crate) struct Record {
     pub(crate) hung: bool,
     /// Told to stop, with this deadline.
     pub(crate) told: Option<Time>,
+    /// Told, and not before then or its queue is empty.
+    pub(crate) retires_by: Option<Time>,
     /// How it was told: filled once the signal has been seen.
     pub(crate) stop_signals: u32,
     pub(crate) killed: bool,
@@ -109,6 +111,8 @@ pub(crate) struct Sweep {
 #[derive(Debug, Default)]
 pub(crate) struct ThisStep {
     pub(crate) sent: Vec<Sent>,
+    /// Told while connections may have waited in its queue.
+    pub(crate) told_too_early: Vec<WorkerId>,
     /// Whom a signal is to be passed on to, and which.
     pub(crate) forwards: Vec<(Pid, Signal, Option<u64>)>,
     /// A worker that was ready is gone or hung, or the pool was made smaller.

@@ -124,6 +124,7 @@ pub(crate) fn config(rng: &mut Rng) -> Config {
         orphan_grace: rng.pick(&[ms(0), ms(10), ms(1_000), ms(5_000), ms(60_000)]),
         stop_signal: rng.pick(&[Signal::TERM, Signal::TERM, QUIT, Signal::INT, USR1, RTMIN_3]),
         signal_scope: rng.pick(&[Scope::Leader, Scope::Group]),
+        own_queues: kind == Kind::Pool && rng.chance(30),
         signals: signals(kind, rng),
         remap_exit: remap(rng),
         seed: rng.next(),

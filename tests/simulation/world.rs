@@ -227,11 +227,12 @@ impl World {
             let signal = self.rng.pick(&[Signal::TERM, Signal::TERM, Signal::INT]);
             return Event::Signal { signal, value: None };
         }
-        match self.rng.below(12) {
+        match self.rng.below(13) {
             0..2 => Event::Command { command: Command::PreStop, request },
             2..4 => Event::Command { command: Command::Scale(self.size()), request },
             4 => Event::Ready { worker: any_worker },
             10 => Event::Hung { worker: self.any_ready().unwrap_or(any_worker), why: Hang::Checks },
+            11 => Event::Retired { worker: any_worker },
             5 if gone => Event::Exited { worker: any_worker, exit: Exit::Code(1) },
             6 if gone => {
                 let failure = setting::spawn_failure(&mut self.rng);
@@ -364,6 +365,13 @@ impl World {
             Action::Spawn { worker, .. } => self.fork(worker),
             Action::Kill { pid, signal, .. } => self.kill(pid, signal),
             Action::Sweep { signal } => self.sweep(signal),
+            Action::Retire { worker } => {
+                self.mark("a queue was waited for");
+                if self.rng.chance(80) {
+                    let at = self.clock + self.wait(20_000);
+                    self.plan(at, Happening::Told(Event::Retired { worker }));
+                }
+            }
             Action::Reply { .. } | Action::Tell(_) | Action::Exit(_) => {}
         }
     }

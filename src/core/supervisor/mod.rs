@@ -11,6 +11,7 @@ use super::context::Context;
 use super::drain::{Life, Stopping};
 use super::event::{Action, Command, Event, Notice, RequestId};
 use super::pool::Pool;
+use super::seat::Seat;
 use super::snapshot::{Phase, Snapshot};
 use super::time::Time;
 use status::Endings;
@@ -70,6 +71,7 @@ impl Supervisor {
             Event::SpawnFailed { worker, failure } => self.on_spawn_failed(worker, failure),
             Event::Ready { worker } => self.pool.on_ready(worker, &mut self.ctx),
             Event::Hung { worker, why } => self.on_hung(worker, why),
+            Event::Retired { worker } => self.pool.on_retired(worker, &mut self.ctx),
             Event::Exited { worker, exit } => {
                 if let Some(death) = self.pool.on_exited(worker, exit, &mut self.ctx) {
                     self.on_death(&death);
@@ -99,6 +101,11 @@ impl Supervisor {
     /// Counts the events taken in; unchanged means that a snapshot would show nothing new.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Who sits in which slot.
+    pub fn seats(&self) -> Vec<Seat> {
+        self.pool.seats().collect()
     }
 
     /// The rules it was made with.

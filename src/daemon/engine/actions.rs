@@ -19,6 +19,7 @@ impl Engine {
         match action {
             Action::Spawn { worker, slot, generation } => self.spawn(worker, slot, generation),
             Action::Kill { pid, signal, scope, value } => self.kill(pid, signal, scope, value),
+            Action::Retire { worker } => self.retire(worker),
             Action::Sweep { signal } => self.sweep(signal),
             Action::Reply { request, outcome } => {
                 if let Some(reply) = self.replies.remove(&request) {
@@ -41,10 +42,14 @@ impl Engine {
                 self.workers.insert(worker, Worker { pid, slot, ready: false, socket });
                 self.events.push_back(Event::Spawned { worker, pid });
                 if self.ready_when == ReadyWhen::Started {
+                    self.serving.push(worker);
                     self.events.push_back(Event::Ready { worker });
                 }
             }
-            Err(failure) => self.events.push_back(Event::SpawnFailed { worker, failure }),
+            Err(failure) => {
+                self.launcher.sockets.release(worker);
+                self.events.push_back(Event::SpawnFailed { worker, failure });
+            }
         }
     }
 
@@ -70,9 +75,11 @@ impl Engine {
         } else {
             None
         };
+        let part = self.launcher.sockets.assign(worker, slot);
+        let part = part.map_err(|error| SpawnFailure::System(format!("no socket for it: {error}")))?;
         let address = notify.as_ref().map(NotifySocket::address);
         let Started { pid, notifier, not_adopted } =
-            self.launcher.start(slot, generation, address.as_deref())?;
+            self.launcher.start(slot, generation, part, address.as_deref())?;
         if let Some(error) = not_adopted {
             // What the kernel refuses one worker, it refuses all.
             self.give_up_adoption(&error.to_string());
@@ -91,7 +98,9 @@ impl Engine {
     /// A socket a worker that few workers use must not cost the pool its event loop.
     fn has_descriptors_to_spare(&self) -> bool {
         let workers = i32::try_from(self.workers.len()).unwrap_or(i32::MAX);
-        workers.saturating_mul(2).saturating_add(DESCRIPTORS_KEPT) < descriptors::limit()
+        let sockets = i32::try_from(self.launcher.sockets.surplus()).unwrap_or(i32::MAX);
+        workers.saturating_mul(2).saturating_add(sockets).saturating_add(DESCRIPTORS_KEPT)
+            < descriptors::limit()
     }
 
     fn kill(&mut self, pid: Pid, signal: Signal, scope: Scope, value: Option<u64>) {

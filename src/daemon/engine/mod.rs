@@ -2,6 +2,7 @@
 
 mod actions;
 mod reaping;
+mod steering;
 mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,8 +18,8 @@ use super::job_control::JobControl;
 use super::launcher::Launcher;
 use super::notices;
 use crate::admin::{Request, Stats};
-use crate::config::Config;
 use crate::config::values::ReadyWhen;
+use crate::config::{Config, Health};
 use crate::core::Supervisor;
 use crate::core::config::{Kind, MAX_WORKERS};
 use crate::core::event::{Command, Event, Notice, Outcome, RequestId};
@@ -30,6 +31,7 @@ use crate::sys::orphans::Member;
 use crate::sys::signals::Received;
 use crate::sys::{cgroup, kill, stderr};
 
+use steering::Retiring;
 use workers::Worker;
 pub(super) use workers::{Answered, Newcomer};
 
@@ -37,14 +39,12 @@ pub(super) use workers::{Answered, Newcomer};
 /// told to nobody here.
 const LOOK_FOR_GUESTS: Duration = Duration::from_millis(20);
 
-/// An exec check that takes longer has failed.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-
 pub(super) struct Engine {
     core: Supervisor,
     clock: Clock,
     launcher: Launcher,
     ready_when: ReadyWhen,
+    health: Option<Health>,
     scale_with_quota: bool,
     /// As many as the pool was last made for.
     processors: u32,
@@ -55,10 +55,17 @@ pub(super) struct Engine {
     /// For the event loop: whose readiness to find out, and whose no more.
     pub(super) newcomers: Vec<Newcomer>,
     pub(super) departed: Vec<WorkerId>,
+    /// Who has become ready, and is to be checked from now on.
+    pub(super) serving: Vec<WorkerId>,
     replies: BTreeMap<RequestId, oneshot::Sender<Outcome>>,
     last_request: u64,
     /// What outlived its worker in its process group, and when that is killed.
     remnants: Vec<(Time, Vec<Member>)>,
+    /// Who serves its own queue, and is told to stop when that is empty.
+    retiring: Vec<Retiring>,
+    /// The state of the core by which connections are steered.
+    steered: Option<u64>,
+    steering_failed: bool,
     job_control: JobControl,
     adoption: Adoption,
     /// What could not be had, to be told once there is a log.
@@ -95,6 +102,7 @@ impl Engine {
             job_control: JobControl::new(core.config().kind, launcher.terminal()),
             launcher,
             ready_when: config.ready_when,
+            health: config.health,
             scale_with_quota: config.scale_with_quota,
             processors: core.config().workers,
             events: VecDeque::new(),
@@ -102,6 +110,10 @@ impl Engine {
             workers: BTreeMap::new(),
             newcomers: Vec::new(),
             departed: Vec::new(),
+            serving: Vec::new(),
+            retiring: Vec::new(),
+            steered: None,
+            steering_failed: false,
             replies: BTreeMap::new(),
             last_request: 0,
             remnants: Vec::new(),
@@ -135,6 +147,9 @@ impl Engine {
             } else {
                 break;
             }
+        }
+        if self.steered != Some(self.core.revision()) {
+            self.steer();
         }
     }
 
@@ -176,6 +191,7 @@ impl Engine {
         for (_, members) in self.remnants.extract_if(.., |(kill_at, _)| *kill_at <= now) {
             members.iter().for_each(Member::kill);
         }
+        self.look_at_retiring(now);
         if let Some(signal) = self.sweeping.filter(|_| self.look_at.is_some_and(|at| at <= now)) {
             self.look_at = Some(now + LOOK_FOR_GUESTS);
             self.check_sweep(signal);
@@ -194,6 +210,7 @@ impl Engine {
         checks
             .chain(self.remnants.iter().map(|(kill_at, _)| *kill_at))
             .chain(self.look_at)
+            .chain(self.retiring.iter().map(Retiring::due))
             .chain(self.core.poll_timeout())
             .min()
     }
@@ -276,6 +293,10 @@ impl Engine {
 
     pub(super) fn ready_when(&self) -> &ReadyWhen {
         &self.ready_when
+    }
+
+    pub(super) fn health(&self) -> Option<&Health> {
+        self.health.as_ref()
     }
 
     pub(super) fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {

@@ -58,6 +58,8 @@ impl Engine {
                 self.job_control.on_exited(pid);
                 self.workers.remove(&worker);
                 self.departed.push(worker);
+                self.launcher.sockets.release(worker);
+                self.retiring.retain(|retiring| retiring.worker() != worker);
                 if kill::group_exists(pid) {
                     let kill_at = self.clock.now() + self.core.config().orphan_grace;
                     self.remnants.push((kill_at, orphans::members_of(pid)));

@@ -1,10 +1,14 @@
 //! The workers as the daemon knows them: who is ready, whose calls wait, who is checked.
 
+use std::io;
+use std::net::TcpStream;
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
-use super::{CHECK_TIMEOUT, Check, Child, Engine};
+use super::{Check, Child, Engine};
 use crate::config::values::ReadyWhen;
-use crate::core::event::Event;
+use crate::core::event::{Event, Hang};
 use crate::core::types::{Pid, SlotIndex, WorkerId};
 use crate::daemon::adoption::Told;
 use crate::sys::accepting::{self, Sight};
@@ -46,9 +50,16 @@ impl Engine {
     /// A worker has been found ready.
     pub(in crate::daemon) fn mark_ready(&mut self, worker: WorkerId) {
         if let Some(known) = self.workers.get_mut(&worker) {
-            known.ready = true;
+            if !std::mem::replace(&mut known.ready, true) {
+                self.serving.push(worker);
+            }
             self.feed(Event::Ready { worker });
         }
+    }
+
+    /// A worker that was ready has been found hung.
+    pub(in crate::daemon) fn mark_hung(&mut self, worker: WorkerId, why: Hang) {
+        self.feed(Event::Hung { worker, why });
     }
 
     pub(in crate::daemon) fn is_ready(&self, worker: WorkerId) -> bool {
@@ -60,21 +71,19 @@ impl Engine {
         if self.ready_when != ReadyWhen::Listening {
             return;
         }
-        let starting: Vec<_> = self
-            .workers
-            .iter()
-            .filter(|(_, worker)| !worker.ready)
-            .map(|(id, worker)| (*id, worker.pid))
-            .collect();
-        for (id, pid) in starting {
-            if matches!(self.look_at(pid), Sight::Accepting | Sight::Blind(_)) {
+        let starting: Vec<_> =
+            self.workers.iter().filter(|(_, worker)| !worker.ready).map(|(id, _)| *id).collect();
+        for id in starting {
+            if matches!(self.look_at(id), Sight::Accepting | Sight::Blind(_)) {
                 self.mark_ready(id);
             }
         }
     }
 
-    pub(in crate::daemon) fn look_at(&self, pid: Pid) -> Sight {
-        let inodes = self.launcher.socket_inodes();
+    pub(in crate::daemon) fn look_at(&self, worker: WorkerId) -> Sight {
+        let Some(Worker { pid, .. }) = self.workers.get(&worker).copied() else { return Sight::NotYet };
+        let sockets = &self.launcher.sockets;
+        let inodes = sockets.part_of(worker).map(|part| sockets.inodes(part)).unwrap_or_default();
         if inodes.is_empty() { accepting::on_own_socket(pid) } else { accepting::on_sockets(pid, &inodes) }
     }
 
@@ -86,12 +95,18 @@ impl Engine {
                 Ok(None) => return Answered::All,
                 Err(_) => return Answered::Last,
             };
-            let told = self.adoption.answer(notifier, &call, self.launcher.listeners());
+            let sockets = &mut self.launcher.sockets;
+            // What a worker has left behind gets nothing of the others.
+            let part = sockets.part_of(worker).unwrap_or(usize::MAX);
+            let told = self.adoption.answer(notifier, &call, part, sockets.listeners_mut());
             if told == Told::Nothing {
                 continue;
             }
             if let Some(known) = self.workers.get_mut(&worker) {
                 known.socket = "adopted";
+            }
+            if told == Told::Listening {
+                self.steer();
             }
             if told == Told::Listening && self.ready_when == ReadyWhen::Listening {
                 self.mark_ready(worker);
@@ -105,18 +120,24 @@ impl Engine {
         &mut self,
         worker: WorkerId,
         command: &[String],
+        timeout: Duration,
         reply: oneshot::Sender<bool>,
     ) {
         let Some(Worker { pid, slot, .. }) = self.workers.get(&worker).copied() else { return };
         match self.launcher.start_check(command, slot, pid) {
             Ok(pid) => {
-                let kill_at = Some(self.clock.now() + CHECK_TIMEOUT);
+                let kill_at = Some(self.clock.now() + timeout);
                 self.children.insert(pid, Child::Check(Check { reply, kill_at }));
             }
             Err(failure) => {
-                tracing::warn!(slot, reason = failure.reason(), "readiness check not run");
+                tracing::warn!(slot, reason = failure.reason(), "check not run");
                 let _ = reply.send(false);
             }
         }
+    }
+
+    /// Begin a connection to this worker and no other.
+    pub(in crate::daemon) fn connect(&mut self, worker: WorkerId) -> io::Result<TcpStream> {
+        self.launcher.sockets.connect(worker)
     }
 }

@@ -1,0 +1,43 @@
+//! What the tasks around the loop want of it.
+
+use std::io;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+
+use super::engine::Answered;
+use crate::core::event::Hang;
+use crate::core::types::WorkerId;
+use crate::sys::accepting::Sight;
+use crate::sys::seccomp::Notifier;
+
+pub(super) enum Message {
+    Ready(WorkerId),
+    Hung(WorkerId, Hang),
+    /// Look into the worker's /proc.
+    Look {
+        worker: WorkerId,
+        reply: oneshot::Sender<Sight>,
+    },
+    /// Calls of the worker wait to be answered.
+    Calls {
+        worker: WorkerId,
+        notifier: Arc<AsyncFd<Notifier>>,
+        reply: oneshot::Sender<Answered>,
+    },
+    /// Begin a connection to the worker and no other.
+    Connect {
+        worker: WorkerId,
+        reply: oneshot::Sender<io::Result<TcpStream>>,
+    },
+    /// Run a command that checks the worker.
+    Check {
+        worker: WorkerId,
+        command: Vec<String>,
+        timeout: Duration,
+        reply: oneshot::Sender<bool>,
+    },
+}
