@@ -82,6 +82,7 @@ impl Sources {
         let restarts = [
             ("exit", counters.restarts_exit),
             ("crash", counters.restarts_crash),
+            ("oom", counters.restarts_oom),
             ("late", counters.restarts_late),
             ("hung", counters.restarts_hung),
         ];
@@ -96,6 +97,11 @@ impl Sources {
             "drainit_forced_kills",
             "Workers killed because their time was up",
             counters.forced_kills,
+        )?;
+        out.counter(
+            "drainit_worker_oom_kills",
+            "Workers that the kernel killed for want of memory",
+            counters.oom_kills,
         )?;
         out.counter("drainit_signals_forwarded", "Signals passed on to workers", counters.signals_forwarded)?;
         out.counter("drainit_prestop_calls", "Calls of the preStop hook", counters.prestop_calls)?;

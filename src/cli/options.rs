@@ -7,6 +7,7 @@ use clap::Args;
 use tracing::level_filters::LevelFilter;
 
 use super::parse::{self, CrashLimit};
+use crate::config::user::User;
 use crate::config::values::{
     self, AdoptBind, Check, Listen, LogFormat, ReadyWhen, SignalRule, Sockets, Timeout, Workers,
 };
@@ -68,6 +69,9 @@ pub struct PoolArgs {
     /// More crashes than this with no worker ready end drainit with exit code 75; or off
     #[arg(long, env = "DRAINIT_MAX_CRASHES", value_name = "N/WINDOW", default_value = "5/60s", value_parser = parse::max_crashes)]
     pub max_crashes: CrashLimit,
+    /// Run the workers as this user: names or numbers [default: as drainit]
+    #[arg(long, env = "DRAINIT_USER", value_name = "USER[:GROUP]")]
+    pub user: Option<User>,
 }
 
 /// When a worker, and when the pod, is ready.

@@ -110,6 +110,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         listen: args.pool.listen,
         adopt_bind: args.pool.adopt_bind,
         sockets: args.pool.sockets,
+        user: args.pool.user,
         ready_when,
         health,
         admin: args.admin.admin.unwrap_or(Admin::Default),

@@ -22,6 +22,13 @@ struct Status {
     min_ready: u32,
     workers: Vec<Worker>,
     drain: Option<Drain>,
+    counters: Counters,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Counters {
+    oom_kills: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -79,6 +86,9 @@ fn table(status: &Status) -> String {
         let _ =
             writeln!(out, "drain by {trigger}: {elapsed:.1} s of {deadline:.1} s, LB wait {lb_wait:.1} s");
     }
+    if status.counters.oom_kills > 0 {
+        let _ = writeln!(out, "killed by the kernel, out of memory (OOM): {}", status.counters.oom_kills);
+    }
     let header = ["SLOT", "PID", "GENERATION", "VERSION", "STATE", "SOCKET", "UP"].map(str::to_owned);
     let rows: Vec<_> = std::iter::once(header).chain(status.workers.iter().map(row)).collect();
     for row in &rows {
@@ -130,7 +140,7 @@ mod tests {
     #[test]
     fn people_get_a_table() {
         let json = r#"{"phase":"lame-duck","ready":false,"breaker":"closed","generation":2,"uptime_seconds":4000.9,
-            "desired":2,"ready_workers":1,"min_ready":1,"new":[],"drain":{"trigger":"SIGTERM","elapsed_seconds":1.25,
+            "desired":2,"ready_workers":1,"min_ready":1,"new":[],"counters":{"oom_kills":3,"spawns":9},"drain":{"trigger":"SIGTERM","elapsed_seconds":1.25,
             "lb_wait_seconds":3,"deadline_seconds":29},"workers":[
             {"slot":0,"pid":12,"generation":1,"version":"v\u001b[1m","state":"ready","ready":true,
              "socket":"inherited","uptime_seconds":90061},{"slot":10,"state":"starting","version":null}]}"#;
@@ -138,6 +148,7 @@ mod tests {
         let expected = "\
 lame-duck, not ready: 1 of 2 workers ready, 1 needed; breaker closed; generation 2; up 1h6m
 drain by SIGTERM: 1.2 s of 29.0 s, LB wait 3.0 s
+killed by the kernel, out of memory (OOM): 3
 SLOT  PID  GENERATION  VERSION  STATE     SOCKET     UP
 0     12   1           v?[1m    ready     inherited  1d1h
 10    -    0           -        starting  -          0s

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod duration;
 pub mod endpoint;
+pub mod user;
 pub mod values;
 
 use std::ffi::OsString;
@@ -20,6 +21,8 @@ pub struct Config {
     pub listen: Vec<values::Listen>,
     pub adopt_bind: values::AdoptBind,
     pub sockets: values::Sockets,
+    /// Whom the workers run as; as drainit, where there is nobody.
+    pub user: Option<user::User>,
     pub ready_when: values::ReadyWhen,
     /// Of each worker while it serves.
     pub health: Option<Health>,

@@ -244,6 +244,7 @@ impl Pool {
         let healthy =
             !worker.failed && worker.ready_for(ctx.now).is_some_and(|ready| ready >= ctx.config.min_uptime);
         let uptime = worker.uptime(ctx.now);
+        ctx.counters.oom_kills += u64::from(exit == Exit::OutOfMemory);
         ctx.tell(Notice::WorkerExited {
             slot: worker.slot,
             pid: worker.pid(),

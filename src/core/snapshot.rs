@@ -139,11 +139,15 @@ pub struct Counters {
     pub restarts_exit: u64,
     /// … with another code, or by a signal.
     pub restarts_crash: u64,
+    /// … that the kernel killed for want of memory.
+    pub restarts_oom: u64,
     /// … that was not ready in time.
     pub restarts_late: u64,
     /// … that lived and did not serve any more.
     pub restarts_hung: u64,
     pub spawns: u64,
+    /// Workers that the kernel killed for want of memory, replaced or not.
+    pub oom_kills: u64,
     pub spawn_failures: u64,
     /// Workers killed because their time was up.
     pub forced_kills: u64,

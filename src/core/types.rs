@@ -27,13 +27,15 @@ impl fmt::Display for Pid {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Generation(pub u64);
 
-/// How a process ended, as wait(2) tells it.
+/// How a process ended: what wait(2) tells, and the kernel's other books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// It returned from main or called exit(3).
     Code(u8),
     /// A signal killed it.
     Signal(Signal),
+    /// The kernel killed it, for there was no memory left.
+    OutOfMemory,
 }
 
 impl Exit {
@@ -42,6 +44,7 @@ impl Exit {
         match self {
             Self::Code(code) => code,
             Self::Signal(signal) => 128 + signal.number() as u8,
+            Self::OutOfMemory => Self::Signal(Signal::KILL).code(),
         }
     }
 
@@ -55,6 +58,7 @@ impl fmt::Display for Exit {
         match self {
             Self::Code(code) => write!(f, "exited with code {code}"),
             Self::Signal(signal) => write!(f, "was killed by {signal}"),
+            Self::OutOfMemory => f.write_str("was killed by the kernel: out of memory (OOM)"),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::sys::eyes::look_at;
 use crate::sys::foreign_socket as foreign;
 use crate::sys::listen::Listener;
 use crate::sys::seccomp::{Call, Notification, Notifier, Verdict};
@@ -64,12 +65,12 @@ impl Adoption {
     ) -> (Verdict, Told) {
         let untouched = (Verdict::Continue, Told::Nothing);
         let process = call.thread;
-        let seen = (|| {
+        let seen = look_at(process, || {
             let protocol = foreign::protocol(process, fd)?;
             let wanted = foreign::wanted(process, address, length)?;
             let inode = foreign::inode(process, fd)?;
             Some((protocol, wanted, inode, foreign::flags(process, fd)?))
-        })();
+        });
         let Some((protocol, wanted, inode, flags)) = seen else { return untouched };
         // It is bound already, and binding it once more is the kernel's business.
         if listeners.iter().any(|listener| listener.owns(inode)) {
@@ -103,7 +104,9 @@ impl Adoption {
     }
 
     fn remember_v6_only(&mut self, call: &Notification, fd: i32, value: u64) {
-        let seen = foreign::inode(call.thread, fd).zip(foreign::read_int(call.thread, value));
+        let seen = look_at(call.thread, || {
+            foreign::inode(call.thread, fd).zip(foreign::read_int(call.thread, value))
+        });
         if let Some((inode, value)) = seen {
             if self.v6_only.len() >= REMEMBERED {
                 self.v6_only.clear();
@@ -114,7 +117,9 @@ impl Adoption {
 }
 
 fn listen(call: &Notification, fd: i32, listeners: &mut [Listener]) -> (Verdict, Told) {
-    let Some(inode) = foreign::inode(call.thread, fd) else { return (Verdict::Continue, Told::Nothing) };
+    let Some(inode) = look_at(call.thread, || foreign::inode(call.thread, fd)) else {
+        return (Verdict::Continue, Told::Nothing);
+    };
     for listener in listeners {
         match listener.listen_on(inode) {
             Ok(false) => {}

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 
 use super::engine::Engine;
@@ -14,10 +15,12 @@ use crate::config::values::{Listen, Sockets as Mode};
 use crate::config::{ADMIN_PORT, Admin, Config, Control};
 use crate::core::config::Kind;
 use crate::core::types::{ExitStatus, code};
+use crate::sys::accounts::Account;
 use crate::sys::listen::{Listener, Queue, bind_tcp};
 use crate::sys::signals::Inherited;
 use crate::sys::socket_file::SocketFile;
-use crate::sys::{control, descriptors, process};
+use crate::sys::standing::{self, Standing};
+use crate::sys::{accounts, control, descriptors, memory, oom_score, process};
 
 /// A daemon about to start its first worker.
 pub(super) struct Boot {
@@ -34,6 +37,8 @@ pub(super) struct Servers {
     pub(super) control_file: Option<SocketFile>,
     /// What could not be had and is not worth refusing for.
     pub(super) missing: Vec<String>,
+    /// What is no fault and worth knowing.
+    pub(super) remarks: Vec<&'static str>,
     /// Whether somebody may rely on what is missing.
     pub(super) relied_on: bool,
 }
@@ -41,6 +46,7 @@ pub(super) struct Servers {
 impl Boot {
     pub(super) fn up(config: Config, inherited: Inherited) -> Result<Self, ExitStatus> {
         let mut environment = Environment::inherited();
+        let account = account(&config, &mut environment)?;
         let activated = activated(&environment)?;
         if !activated.is_empty() && config.sockets != Mode::Shared {
             return Err(usage(
@@ -57,10 +63,37 @@ impl Boot {
         if !listeners.is_empty() {
             environment.announce(&listeners);
         }
+        let standing = standing(&config, account, &mut servers);
         let sockets = Sockets::new(config.sockets, listeners);
-        let launcher = Launcher::new(&config, environment, sockets, inherited);
+        let launcher = Launcher::new(&config, environment, sockets, inherited, standing);
         Ok(Self { engine: Engine::new(config, launcher), servers })
     }
+}
+
+/// Whom the workers run as, if it is somebody else.
+fn account(config: &Config, environment: &mut Environment) -> Result<Option<Account>, ExitStatus> {
+    let Some(user) = &config.user else { return Ok(None) };
+    let account = accounts::find(user).map_err(|reason| usage(format!("--user: {reason}")))?;
+    if standing::is_already(&account).unwrap_or(false) {
+        return Ok(None);
+    }
+    // What a container runtime has set for drainit's user is none of the workers' business; what somebody chose is.
+    let own = accounts::home_of(process::uid()).unwrap_or_else(|| "/".into());
+    if environment.get("HOME").is_none_or(|home| home.is_empty() || home == own.as_bytes()) {
+        environment.set_bytes("HOME", account.home.as_bytes());
+    }
+    Ok(Some(account))
+}
+
+/// An init leaves everything as it is but for the user. A pool's own needs are met, without its workers' noticing.
+fn standing(config: &Config, account: Option<Account>, servers: &mut Servers) -> Standing {
+    if config.core.kind == Kind::Single {
+        return Standing { account, ..Standing::default() };
+    }
+    if memory::dies_as_one() {
+        servers.remarks.push("memory.oom.group is set: where memory runs out, the whole container is killed");
+    }
+    Standing { account, descriptors: descriptors::raise_limit(), oom_score_adj: oom_score::for_workers() }
 }
 
 /// `{fd:NAME}` in COMMAND needs a socket of that name; without any socket it is nothing to us.

@@ -31,8 +31,12 @@ impl Environment {
     }
 
     pub(super) fn set(&mut self, name: &str, value: &str) {
+        self.set_bytes(name, value.as_bytes());
+    }
+
+    pub(super) fn set_bytes(&mut self, name: &str, value: &[u8]) {
         self.remove(name);
-        self.0.extend(CString::new(format!("{name}={value}")));
+        self.0.extend(CString::new([name.as_bytes(), b"=", value].concat()));
     }
 
     pub(super) fn set_default(&mut self, name: &str, value: &str) {

@@ -12,6 +12,7 @@ use crate::core::event::SpawnFailure;
 use crate::core::types::{Generation, Pid, SlotIndex};
 use crate::sys::signals::Inherited;
 use crate::sys::spawn::{Adopt, Launch, Started, spawn};
+use crate::sys::standing::Standing;
 use crate::sys::tty::Terminal;
 
 const VERSION_MAX: usize = 128;
@@ -29,6 +30,7 @@ pub(super) struct Launcher {
     directory: Option<CString>,
     terminal: Option<Terminal>,
     adopt: Adopt,
+    standing: Standing,
 }
 
 impl Launcher {
@@ -37,6 +39,7 @@ impl Launcher {
         environment: Environment,
         sockets: Sockets,
         inherited: Inherited,
+        standing: Standing,
     ) -> Self {
         let kind = config.core.kind;
         let any_socket = !sockets.is_empty();
@@ -63,6 +66,7 @@ impl Launcher {
                 AdoptBind::Auto => Adopt::Try,
                 AdoptBind::On => Adopt::Must,
             },
+            standing,
         }
     }
 
@@ -125,6 +129,7 @@ impl Launcher {
             directory: self.directory.as_deref(),
             silent: false,
             inherited: self.inherited,
+            standing: &self.standing,
             adopt: self.adopt,
         })
     }
@@ -148,6 +153,7 @@ impl Launcher {
             directory: self.directory.as_deref(),
             silent: true,
             inherited: self.inherited,
+            standing: &self.standing,
             adopt: Adopt::No,
         })
         .map(|started| started.pid)

@@ -46,6 +46,7 @@ pub fn run(config: Config, inherited: Inherited) -> u8 {
         let started = engine.exit_status().is_none();
         if started {
             engine.leave_start_directory();
+            engine.watch_memory();
             log::start(logging);
             engine.log_is_up();
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

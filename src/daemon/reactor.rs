@@ -172,6 +172,7 @@ impl<'a> Reactor<'a> {
 }
 
 fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>) {
+    servers.remarks.iter().for_each(|what| tracing::info!("{what}"));
     for what in &servers.missing {
         // Where nobody relies on it, an init says nothing of what it does not have.
         if servers.relied_on {

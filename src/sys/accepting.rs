@@ -5,12 +5,11 @@
 //! (`/proc/PID/task/TID/syscall`). Sampled only while something is starting.
 
 use std::fs;
-use std::io::{self, IoSliceMut};
+use std::io;
 
 use nix::libc;
-use nix::sys::uio::{RemoteIoVec, process_vm_readv};
-use nix::unistd::Pid as NixPid;
 
+use super::eyes::look_at;
 use super::{procfs, sock_diag};
 use crate::core::types::Pid;
 
@@ -59,9 +58,9 @@ fn look(worker: Pid, accepts: impl Fn(Pid, &[(i32, String)]) -> bool) -> Sight {
     }
     let mut blind = None;
     for pid in procfs::tree(worker) {
-        match procfs::descriptors(pid) {
-            Ok(descriptors) if accepts(pid, &descriptors) => return Sight::Accepting,
-            Ok(_) => {}
+        match look_at(pid, || procfs::descriptors(pid).map(|descriptors| accepts(pid, &descriptors))) {
+            Ok(true) => return Sight::Accepting,
+            Ok(false) => {}
             // Anything else passes: descriptors run short, or the process is about to go.
             Err(error) if pid == worker && error.kind() == io::ErrorKind::PermissionDenied => {
                 blind = Some(error)
@@ -123,7 +122,7 @@ impl Call {
 
 /// struct pollfd is eight bytes, the descriptor first: poll(2).
 fn polled(pid: Pid, address: u64, count: u64, sockets: &[i32]) -> bool {
-    let entries = read_memory(pid, address, count.min(POLLED_MAX) * 8);
+    let entries = procfs::read_memory(pid, address, count.min(POLLED_MAX) * 8);
     entries.chunks_exact(8).any(|entry| {
         let fd = entry.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
         fd.is_some_and(|fd| sockets.contains(&fd))
@@ -132,21 +131,9 @@ fn polled(pid: Pid, address: u64, count: u64, sockets: &[i32]) -> bool {
 
 /// A bit a descriptor: select(2).
 fn selected(pid: Pid, count: u64, address: u64, sockets: &[i32]) -> bool {
-    let bits = read_memory(pid, address, count.min(1024).div_ceil(8));
+    let bits = procfs::read_memory(pid, address, count.min(1024).div_ceil(8));
     sockets.iter().any(|fd| {
         let fd = usize::try_from(*fd).unwrap_or(usize::MAX);
         bits.get(fd / 8).is_some_and(|byte| byte & (1 << (fd % 8)) != 0)
     })
-}
-
-fn read_memory(pid: Pid, address: u64, length: u64) -> Vec<u8> {
-    let (Ok(base), Ok(len)) = (usize::try_from(address), usize::try_from(length)) else { return Vec::new() };
-    let mut bytes = vec![0; len];
-    let read = process_vm_readv(
-        NixPid::from_raw(pid.0),
-        &mut [IoSliceMut::new(&mut bytes)],
-        &[RemoteIoVec { base, len }],
-    );
-    bytes.truncate(read.unwrap_or(0));
-    bytes
 }

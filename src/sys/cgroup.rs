@@ -1,4 +1,4 @@
-//! The processor quota of this container, cgroups v1 and v2, and how many processors it may run on.
+//! Our groups, cgroups v1 and v2; the processor quota in them, and how many processors we may run on.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,29 +21,58 @@ fn allowed_processors() -> u32 {
 
 /// The tightest quota on the way from our group to the root, in whole processors; `None` where there is none.
 fn quota() -> Option<u32> {
+    let quotas = lineages("cpu").into_iter().flat_map(|lineage| {
+        let quota_in = match lineage.version {
+            Version::One => quota_v1,
+            Version::Two => quota_v2,
+        };
+        lineage.groups.into_iter().filter_map(move |group| quota_in(&group))
+    });
+    quotas.min()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    One,
+    Two,
+}
+
+/// The groups of one hierarchy that we are in, from our own up to the root of what is mounted.
+#[derive(Debug)]
+pub(super) struct Lineage {
+    pub(super) version: Version,
+    /// In a container the path may be the host's, whose first part is not there: then the root of the mount is our own.
+    pub(super) groups: Vec<PathBuf>,
+}
+
+impl Lineage {
+    /// Our own group.
+    pub(super) fn own(&self) -> Option<&Path> {
+        self.groups.iter().map(PathBuf::as_path).find(|group| group.exists())
+    }
+}
+
+/// Where a controller may be: it is in one hierarchy of v1 or in that of v2.
+pub(super) fn lineages(controller: &str) -> Vec<Lineage> {
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    groups.lines().filter_map(quota_of_line).min()
+    groups.lines().filter_map(|line| lineage(line, controller)).collect()
 }
 
 /// `0::/path` of v2, `4:cpu,cpuacct:/path` of v1: cgroups(7).
-fn quota_of_line(line: &str) -> Option<u32> {
+fn lineage(line: &str, controller: &str) -> Option<Lineage> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?);
-    if controllers.is_empty() {
-        return tightest(Path::new("/sys/fs/cgroup"), path, quota_v2);
-    }
-    let named = controllers.split(',').any(|controller| controller == "cpu");
-    let mounts = [format!("/sys/fs/cgroup/{controllers}"), "/sys/fs/cgroup/cpu".to_owned()];
-    let mount = mounts.iter().map(Path::new).find(|mount| mount.exists()).filter(|_| named)?;
-    tightest(mount, path, quota_v1)
-}
-
-/// In a container the path may be the host's, which is not there: then the root of the mount is our group.
-fn tightest(mount: &Path, path: &str, quota_in: fn(&Path) -> Option<u32>) -> Option<u32> {
+    let (version, mount) = if controllers.is_empty() {
+        (Version::Two, PathBuf::from("/sys/fs/cgroup"))
+    } else {
+        let named = controllers.split(',').any(|each| each == controller);
+        let mounts = [controllers, controller].map(|name| Path::new("/sys/fs/cgroup").join(name));
+        (Version::One, mounts.into_iter().find(|mount| named && mount.exists())?)
+    };
     let group = mount.join(path.trim_start_matches('/'));
-    let groups: Vec<PathBuf> =
-        group.ancestors().take_while(|group| group.starts_with(mount)).map(Path::to_owned).collect();
-    groups.iter().filter_map(|group| quota_in(group)).min()
+    let groups =
+        group.ancestors().take_while(|group| group.starts_with(&mount)).map(Path::to_owned).collect();
+    Some(Lineage { version, groups })
 }
 
 /// `150000 100000`, or `max 100000`.

@@ -65,6 +65,21 @@ pub fn limit() -> RawFd {
     RawFd::try_from(soft).unwrap_or(RawFd::MAX)
 }
 
+/// RLIMIT_NOFILE, both of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// Raise the soft limit to the hard one; returns what it was, if it was lower.
+pub fn raise_limit() -> Option<Limit> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    raised.then_some(Limit { soft, hard })
+}
+
 fn is_open(fd: RawFd) -> bool {
     // SAFETY: fcntl(2) with F_GETFD touches no memory.
     check(unsafe { libc::fcntl(fd, libc::F_GETFD) }).is_ok()

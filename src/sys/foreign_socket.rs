@@ -107,13 +107,8 @@ pub fn read_int(process: Pid, address: u64) -> Option<i32> {
 }
 
 fn read_memory(process: Pid, address: u64, length: u64) -> Option<Vec<u8>> {
-    let length = usize::try_from(length).ok()?;
-    let mut bytes = vec![0_u8; length];
-    let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: length };
-    let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: length };
-    // SAFETY: the kernel writes to our live buffer alone, at most as much as it holds.
-    let read = unsafe { libc::process_vm_readv(process.0, &raw const local, 1, &raw const remote, 1, 0) };
-    (usize::try_from(read) == Ok(length)).then_some(bytes)
+    let bytes = procfs::read_memory(process, address, length);
+    (u64::try_from(bytes.len()) == Ok(length)).then_some(bytes)
 }
 
 /// Set or clear O_NONBLOCK, which belongs to the open socket and so to every process that has it.

@@ -5,14 +5,18 @@
 #![allow(unsafe_code, reason = "system calls; each block states why it is sound")]
 
 pub mod accepting;
+pub mod accounts;
 pub mod cgroup;
 pub mod control;
 pub mod descriptors;
+pub mod eyes;
 pub mod foreign_socket;
 pub mod install;
 pub mod kill;
 pub mod listen;
+pub mod memory;
 pub mod notify;
+pub mod oom_score;
 pub mod orphans;
 pub mod pollable;
 pub mod process;
@@ -24,6 +28,7 @@ pub mod signals;
 pub mod sock_diag;
 pub mod socket_file;
 pub mod spawn;
+pub mod standing;
 pub mod stderr;
 pub mod steering;
 pub mod termination_log;

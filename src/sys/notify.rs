@@ -87,7 +87,8 @@ fn counts(sender: &UnixCredentials, worker: Pid) -> bool {
     let pid = Pid(sender.pid());
     pid.0 > 0
         && procfs::is_within(pid, worker).unwrap_or_else(|| {
-            sender.uid() == 0 || Some(sender.uid()) == procfs::owner(worker).or(Some(process::uid()))
+            sender.uid() == 0
+                || sender.uid() == procfs::owner(worker).map_or_else(process::uid, |(uid, _)| uid)
         })
 }
 

@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid as NixPid;
 
 use crate::core::types::Pid;
 
@@ -123,15 +126,19 @@ pub fn is_within(pid: Pid, root: Pid) -> Option<bool> {
 /// # Errors
 /// EACCES where the process belongs to another user or is not dumpable (ptrace(2)).
 pub fn descriptors(pid: Pid) -> io::Result<Vec<(i32, String)>> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd"))?;
-    Ok(entries
-        .flatten()
-        .filter_map(|entry| {
-            let fd = entry.file_name().to_str()?.parse().ok()?;
-            let target = fs::read_link(entry.path()).ok()?;
-            Some((fd, target.to_str()?.to_owned()))
-        })
-        .collect())
+    let mut found = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
+        let target = match fs::read_link(entry.path()) {
+            Ok(target) => target,
+            // Root may read every directory, and what is in this one it may not.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            // Closed meanwhile.
+            Err(_) => continue,
+        };
+        let fd = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        found.extend(fd.zip(target.to_str().map(str::to_owned)));
+    }
+    Ok(found)
 }
 
 /// The inode in `socket:[…]`.
@@ -139,10 +146,27 @@ pub fn socket_inode(link: &str) -> Option<u64> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// Whether `pid` runs as the user that owns /proc/PID, as far as can be seen.
-pub fn owner(pid: Pid) -> Option<u32> {
+/// What is in the memory of a process, as far as it can be read.
+pub(super) fn read_memory(pid: Pid, address: u64, length: u64) -> Vec<u8> {
+    let (Ok(base), Ok(len)) = (usize::try_from(address), usize::try_from(length)) else { return Vec::new() };
+    let mut bytes = vec![0; len];
+    let read = process_vm_readv(
+        NixPid::from_raw(pid.0),
+        &mut [IoSliceMut::new(&mut bytes)],
+        &[RemoteIoVec { base, len }],
+    );
+    // That call asks who we are, this one by whose rights we open files; and old profiles of seccomp refuse that call.
+    let read = read.map_err(io::Error::from).or_else(|_| {
+        fs::File::open(format!("/proc/{pid}/mem")).and_then(|memory| memory.read_at(&mut bytes, address))
+    });
+    bytes.truncate(read.unwrap_or(0));
+    bytes
+}
+
+/// The user and the group that `pid` runs as, as far as can be seen: of what is not dumpable root's.
+pub fn owner(pid: Pid) -> Option<(u32, u32)> {
     if !is_ours() {
         return None;
     }
-    fs::metadata(format!("/proc/{pid}")).ok().map(|directory| directory.uid())
+    fs::metadata(format!("/proc/{pid}")).ok().map(|directory| (directory.uid(), directory.gid()))
 }

@@ -17,6 +17,7 @@ use nix::libc;
 use super::check;
 use super::seccomp::{self, Handover, Notifier};
 use super::signals::{Inherited, TERMINAL_STOPS, discard, set_mask};
+use super::standing::{self, Refused, Standing};
 use crate::core::event::SpawnFailure;
 use crate::core::types::Pid;
 
@@ -40,6 +41,7 @@ pub struct Launch<'a> {
     /// `/dev/null` in place of 0, 1 and 2.
     pub silent: bool,
     pub inherited: Inherited,
+    pub standing: &'a Standing,
     /// Be asked about its bind(2) and listen(2).
     pub adopt: Adopt,
 }
@@ -76,6 +78,7 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Started, SpawnFailure> {
             (Some(Handover::new().map_err(refused)?), None)
         }
     };
+    let dumpable = launch.standing.account.is_some() && standing::is_dumpable();
     let mut plan = Plan::new(launch, handover.as_ref());
     // Not zeroed: most of it is never touched, and touching it costs page faults.
     let mut stack: Vec<u128> = Vec::with_capacity(STACK_WORDS);
@@ -86,6 +89,9 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Started, SpawnFailure> {
     // clone returns; the plan does too.
     let pid = check(unsafe { libc::clone(child, top.cast(), flags, plan.cast()) })
         .map_err(|error| SpawnFailure::System(format!("cannot start {name}: fork refused: {error}")))?;
+    if dumpable {
+        standing::be_dumpable();
+    }
     let pid = Pid(i32::try_from(pid).unwrap_or_default());
     // SAFETY: the child does not run in our memory any more.
     let plan = unsafe { &*plan };
@@ -131,13 +137,33 @@ fn failure(name: &str, step: &str, errno: c_int) -> SpawnFailure {
     }
 }
 
-const STEPS: [&str; 7] =
-    ["setpgid", "terminal", "chdir", "sockets", "/dev/null", "exec", "--adopt-bind on: seccomp"];
+const STEPS: [&str; 11] = [
+    "setpgid",
+    "terminal",
+    "chdir",
+    "sockets",
+    "/dev/null",
+    "exec",
+    "--adopt-bind on: seccomp",
+    "RLIMIT_NOFILE",
+    "--user: setgroups",
+    "--user: setgid",
+    "--user: setuid",
+];
 const SETPGID: usize = 0;
 const CHDIR: usize = 2;
 const SOCKETS: usize = 3;
 const EXEC: usize = 5;
 const SECCOMP: usize = 6;
+
+const fn step_of(refused: Refused) -> usize {
+    match refused {
+        Refused::Limit => 7,
+        Refused::Groups => 8,
+        Refused::Gid => 9,
+        Refused::Uid => 10,
+    }
+}
 
 /// Everything the child needs, allocated beforehand.
 struct Plan<'a> {
@@ -263,6 +289,10 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
     if plan.launch.inherited.child_ignored {
         // SAFETY: dispositions are the child's own: CLONE_SIGHAND is not set.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    }
+    // As somebody else from here on: all that needs drainit's privileges is done.
+    if let Err(refused) = plan.launch.standing.take() {
+        return plan.fail(step_of(refused));
     }
     // Ctrl-Z before we had left drainit's group would stop us here, and with us drainit, which waits for the exec.
     discard(TERMINAL_STOPS);

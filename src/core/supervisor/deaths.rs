@@ -8,7 +8,7 @@ use crate::core::drain::{Life, Verdict};
 use crate::core::event::{Hang, Notice, SpawnFailure, Trigger};
 use crate::core::pool::{Death, FailedSpawn};
 use crate::core::snapshot::BreakerState;
-use crate::core::types::{ExitStatus, SlotIndex, WorkerId, code};
+use crate::core::types::{Exit, ExitStatus, SlotIndex, WorkerId, code};
 
 impl Supervisor {
     pub(super) fn on_spawn_failed(&mut self, worker: WorkerId, failure: SpawnFailure) {
@@ -65,6 +65,7 @@ impl Supervisor {
         {
             let counter = match (death.failed, failed) {
                 (true, _) => &mut self.ctx.counters.restarts_late,
+                (false, true) if death.exit == Exit::OutOfMemory => &mut self.ctx.counters.restarts_oom,
                 (false, true) => &mut self.ctx.counters.restarts_crash,
                 (false, false) => &mut self.ctx.counters.restarts_exit,
             };

@@ -39,7 +39,7 @@ impl Engine {
             Ok(pid) => {
                 let socket = self.launcher.socket_way();
                 self.children.insert(pid, Child::Worker(worker));
-                self.workers.insert(worker, Worker { pid, slot, ready: false, socket });
+                self.workers.insert(worker, Worker { pid, slot, ready: false, killed: false, socket });
                 self.events.push_back(Event::Spawned { worker, pid });
                 if self.ready_when == ReadyWhen::Started {
                     self.serving.push(worker);
@@ -105,6 +105,11 @@ impl Engine {
 
     fn kill(&mut self, pid: Pid, signal: Signal, scope: Scope, value: Option<u64>) {
         self.job_control.on_sent(signal);
+        if let (Signal::KILL, Some(known)) =
+            (signal, self.workers.values_mut().find(|known| known.pid == pid))
+        {
+            known.killed = true;
+        }
         match kill::send(pid, signal, scope, value) {
             Ok(()) => tracing::debug!(%pid, %signal, "signal sent"),
             // A zombie takes signals, so this is somebody who has been reaped by others: nothing to tell.

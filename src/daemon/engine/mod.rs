@@ -27,6 +27,7 @@ use crate::core::signal::Signal;
 use crate::core::snapshot::Snapshot;
 use crate::core::time::Time;
 use crate::core::types::{ExitStatus, Pid, Scope, WorkerId};
+use crate::sys::memory::OomKills;
 use crate::sys::orphans::Member;
 use crate::sys::signals::Received;
 use crate::sys::{cgroup, kill, stderr};
@@ -68,6 +69,7 @@ pub(super) struct Engine {
     steering_failed: bool,
     job_control: JobControl,
     adoption: Adoption,
+    oom_kills: OomKills,
     /// What could not be had, to be told once there is a log.
     pub(super) missing: Vec<String>,
     /// Everything is being killed: whoever turns up now goes too.
@@ -118,6 +120,7 @@ impl Engine {
             last_request: 0,
             remnants: Vec::new(),
             adoption: Adoption::default(),
+            oom_kills: OomKills::default(),
             missing: Vec::new(),
             sweeping: None,
             look_at: None,
@@ -255,6 +258,11 @@ impl Engine {
         let kind = self.core.config().kind;
         self.early.take().unwrap_or_default().iter().for_each(|notice| notices::tell(notice, kind));
         self.missing.drain(..).for_each(|what| tracing::warn!("{what}"));
+    }
+
+    /// The first worker runs already: what this costs delays nobody.
+    pub(super) fn watch_memory(&mut self) {
+        self.oom_kills = OomKills::watch();
     }
 
     pub(super) fn leave_start_directory(&self) {

@@ -56,7 +56,14 @@ impl Engine {
         match child {
             Some(Child::Worker(worker)) => {
                 self.job_control.on_exited(pid);
-                self.workers.remove(&worker);
+                let known = self.workers.remove(&worker);
+                let by_us = known.is_some_and(|known| known.killed);
+                let exit = match exit {
+                    Exit::Signal(Signal::KILL) if !by_us && self.oom_kills.claim(self.clock.now()) => {
+                        Exit::OutOfMemory
+                    }
+                    other => other,
+                };
                 self.departed.push(worker);
                 self.launcher.sockets.release(worker);
                 self.retiring.retain(|retiring| retiring.worker() != worker);

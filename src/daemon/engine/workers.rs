@@ -23,6 +23,8 @@ pub(super) struct Worker {
     pub(super) pid: Pid,
     pub(super) slot: SlotIndex,
     pub(super) ready: bool,
+    /// By us.
+    pub(super) killed: bool,
     /// How it got its sockets.
     pub(super) socket: &'static str,
 }
