@@ -28,7 +28,7 @@ pub use not_run::cannot_run;
 pub use process::{Process, bit};
 pub use pty::Pty;
 pub use subject::{Scope, Subject};
-pub use wait::{DEADLINE, holds_for, spin, timed, until, within};
+pub use wait::{DEADLINE, holds_for, spin, timed, until, until_at_last, within};
 
 /// The binary under test as PID 1 of its own namespace.
 pub fn pid1() -> Launch {

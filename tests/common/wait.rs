@@ -15,7 +15,20 @@ pub fn until<T>(what: impl Display, mut condition: impl FnMut() -> Option<T>) ->
     }
 }
 
-pub fn within<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn within<T>(limit: Duration, condition: impl FnMut() -> Option<T>) -> Option<T> {
+    looking_every(POLL, limit, condition)
+}
+
+/// Looks ten times a second, where the looking itself would take the time that is waited for.
+#[track_caller]
+pub fn until_at_last<T>(limit: Duration, what: impl Display, condition: impl FnMut() -> Option<T>) -> T {
+    match looking_every(Duration::from_millis(100), limit, condition) {
+        Some(value) => value,
+        None => panic!("not within {limit:?}: {what}"),
+    }
+}
+
+fn looking_every<T>(pause: Duration, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(value) = condition() {
@@ -24,7 +37,7 @@ pub fn within<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> O
         if Instant::now() > deadline {
             return None;
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep(pause);
     }
 }
 

@@ -432,6 +432,7 @@ impl World {
             Exit::Code(255),
             Exit::Signal(Signal::TERM),
             Exit::Signal(RTMIN_3),
+            Exit::OutOfMemory,
         ])
     }
 

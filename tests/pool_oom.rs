@@ -1,0 +1,196 @@
+//! Where memory runs out: whom the kernel kills, and what drainit says of it.
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::pool::{Pool, pool};
+use common::{Process, cannot_run, is_root, pid1, until};
+
+fn score(process: Process) -> i32 {
+    process.text("oom_score_adj").trim().parse().expect("oom_score_adj")
+}
+
+#[test]
+fn a_worker_comes_before_pid_1() {
+    for options in [&[][..], &["--user", "4711:4711"]] {
+        if !options.is_empty() && !is_root() {
+            continue;
+        }
+        let own: i32 = fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
+        let pool = pool().options(["--workers", "3"]).options(options).worker(["poll=3"]).start();
+        pool.wait_ready(3);
+        assert_eq!(
+            score(pool.init()),
+            own,
+            "the workers' is their own, though it was written in drainit's memory"
+        );
+        for member in pool.members() {
+            assert!(score(member.process) > own, "{}", score(member.process));
+        }
+    }
+}
+
+#[test]
+fn who_is_first_of_all_already_has_nobody_before_it() {
+    let pool = pool().under(["write=/proc/self/oom_score_adj:1000"]).worker(["poll=3"]).start();
+    pool.wait_ready(1);
+    // Less than it was given is to be had with CAP_SYS_RESOURCE alone.
+    assert!((999..=1000).contains(&score(pool.init())));
+    assert_eq!(score(pool.member(0).process), 1000);
+}
+
+#[test]
+fn an_init_leaves_the_score_as_it_is() {
+    let init = pid1().worker(["say=started", "pause"]).start();
+    init.expect("started");
+    assert_eq!(score(init.init()), score(init.worker()));
+}
+
+/// A memory cgroup of its own below the test's, by whichever version has the controller.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    fn of_mebibytes(limit: u64) -> Option<Self> {
+        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+        for line in own.lines() {
+            let [_, controllers, path] = line.splitn(3, ':').collect::<Vec<_>>().try_into().ok()?;
+            let (mount, files) = match controllers {
+                "" => ("/sys/fs/cgroup", &["memory.max", "memory.swap.max"][..]),
+                "memory" => {
+                    ("/sys/fs/cgroup/memory", &["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"][..])
+                }
+                _ => continue,
+            };
+            let parent = std::path::Path::new(mount).join(path.trim_start_matches('/'));
+            let own = format!("drainit-test-memory-{}-{limit}", std::process::id());
+            // In a container with the host's cgroup namespace the path is the host's.
+            for parent in [parent.as_path(), mount.as_ref()] {
+                let path = parent.join(&own);
+                if fs::create_dir(&path).is_err() {
+                    continue;
+                }
+                let group = Self(path);
+                let limits = [limit << 20, if controllers.is_empty() { 0 } else { limit << 20 }];
+                let written = files
+                    .iter()
+                    .zip(limits)
+                    .map(|(file, limit)| fs::write(group.0.join(file), limit.to_string()));
+                // Without swap its limit may be missing.
+                if written.collect::<Vec<_>>().first().is_some_and(Result::is_ok) {
+                    return Some(group);
+                }
+            }
+        }
+        None
+    }
+
+    fn join(&self) -> String {
+        format!("write={}:0", self.0.join("cgroup.procs").display())
+    }
+
+    fn kills(&self) -> u64 {
+        let read = |file: &str| fs::read_to_string(self.0.join(file)).ok();
+        let text = read("memory.events").or_else(|| read("memory.oom_control")).unwrap_or_default();
+        text.lines()
+            .find_map(|line| line.strip_prefix("oom_kill "))
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(0)
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        until("the group can be removed", || {
+            (!self.0.exists() || fs::remove_dir(&self.0).is_ok()).then_some(())
+        });
+    }
+}
+
+fn metric(pool: &Pool, name: &str) -> f64 {
+    let metrics = pool.get("/metrics").body;
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("no {name} in\n{metrics}"))
+}
+
+#[test]
+fn a_worker_killed_for_want_of_memory_is_named_so_in_log_metrics_and_status() {
+    let Some(group) = MemoryGroup::of_mebibytes(64) else {
+        return cannot_run("no memory cgroup can be made here");
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let hungry = folder.path().join("hungry");
+    let steps = [&format!("await={}", hungry.display()), "eat-memory=256"];
+    let pool = pool()
+        .options(["--ready-when", "started", "--backoff", "300ms..300ms", "--max-crashes", "off"])
+        .under([group.join()])
+        .worker(steps)
+        .start();
+    pool.wait_ready(1);
+    let first = pool.member(0).process;
+    let before = group.kills();
+    fs::write(&hungry, "").unwrap();
+    until("the first has gone", || (!first.is_alive()).then_some(()));
+    fs::remove_file(&hungry).unwrap();
+    let line = pool.logged("out of memory (OOM)");
+    assert_eq!(line["slot"], 0);
+    // Its successors may have been hungry too, before the file was gone.
+    until(format_args!("one without hunger\n{}", *pool), || {
+        let status = pool.status();
+        let deaths = status["counters"]["spawns"].as_u64()? - 1;
+        let named = status["counters"]["oom_kills"].as_u64()?;
+        let calm = status["ready_workers"] == 1 && deaths == named && named == group.kills() - before;
+        (calm && metric(&pool, "drainit_worker_oom_kills_total") as u64 == named).then_some(())
+    });
+    let named = pool.counter("oom_kills");
+    assert!(named >= 1);
+    assert_eq!(pool.counter("restarts_oom"), named);
+    assert_eq!(pool.counter("restarts_crash"), 0);
+    assert_eq!(metric(&pool, "drainit_worker_restarts_total{reason=\"oom\"}") as u64, named);
+
+    // A kill by somebody else is no want of memory.
+    pool.member(0).process.signal(libc::SIGKILL);
+    pool.logged("was killed by SIGKILL");
+    until("counted", || (pool.counter("restarts_crash") == 1).then_some(()));
+    assert_eq!(pool.counter("oom_kills"), named);
+}
+
+#[test]
+fn the_last_words_of_one_worker_name_it_too() {
+    let Some(group) = MemoryGroup::of_mebibytes(48) else {
+        return cannot_run("no memory cgroup can be made here");
+    };
+    let outcome = pid1()
+        .options(["--log-level", "debug", "--log-format", "text"])
+        .under([group.join()])
+        .worker(["linger", "linger", "eat-memory=256"])
+        .run();
+    outcome.assert_code(137);
+    assert!(outcome.stderr.contains("out of memory (OOM)"), "{outcome:?}");
+}
+
+#[test]
+fn workers_smaller_than_drainit_are_killed_before_it() {
+    let Some(group) = MemoryGroup::of_mebibytes(40) else {
+        return cannot_run("no memory cgroup can be made here");
+    };
+    let pool = pool()
+        .options([
+            "--workers",
+            "40",
+            "--ready-when",
+            "started",
+            "--max-crashes",
+            "off",
+            "--backoff",
+            "1s..1s",
+        ])
+        .under([group.join()])
+        .worker(["hold-memory=1", "pause"])
+        .start();
+    until(format_args!("some are killed\n{}", *pool), || (group.kills() >= 20).then_some(()));
+    let named = until("some are named", || Some(pool.counter("oom_kills")).filter(|named| *named >= 1));
+    assert!(named <= group.kills());
+    assert!(pool.init().is_alive());
+}
