@@ -5,10 +5,11 @@
 //! round", so that whatever else the machine does meanwhile hits all of them.
 //!
 //! `DRAINIT_UNDER_TEST` names the binary, `dist/drainit` if unset; several, separated by colons, are compared with
-//! each other too. `BENCH_QUICK=1` takes some 20 seconds. `BENCH_ONLY=start,signal,orphans,idle,size` selects.
+//! each other too. `BENCH_QUICK=1` takes some 20 seconds. `BENCH_ONLY=start,signal,orphans,filter,idle,size` selects.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads clocks and waits")]
 
 mod clock;
+mod filter;
 mod idle;
 mod launch;
 mod orphans;
@@ -33,6 +34,7 @@ use table::Row;
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let done = match args.next().as_deref() {
+        Some(worker::FILTERED) => worker::run_filtered(args),
         Some(worker::ROLE) => worker::run(&args.next().unwrap_or_default()),
         // `cargo bench` passes --bench.
         _ => report(),
@@ -67,10 +69,11 @@ fn report() -> io::Result<()> {
 
 type Measure = fn(&Plan, &[Subject], Option<Namespace>) -> io::Result<Vec<Row>>;
 
-const MEASURES: [(&str, Measure); 5] = [
+const MEASURES: [(&str, Measure); 6] = [
     ("start", start::measure),
     ("signal", signal::measure),
     ("orphans", orphans::measure),
+    ("filter", |plan, inits, _| filter::measure(plan, inits)),
     ("idle", idle::measure),
     ("size", size::measure),
 ];

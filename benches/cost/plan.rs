@@ -10,6 +10,7 @@ pub(crate) struct Plan {
     /// Rounds of the storm and of the burst, and orphans in each of them.
     pub(crate) storm: (usize, usize),
     pub(crate) burst: (usize, usize),
+    pub(crate) filter_rounds: usize,
     pub(crate) settle: Duration,
     pub(crate) idle: Duration,
 }
@@ -34,6 +35,7 @@ impl Plan {
             signal_rounds: 10_000,
             storm: (20, 1000),
             burst: (10, 2000),
+            filter_rounds: 200,
             settle: Duration::from_secs(3),
             idle: Duration::from_secs(10),
         }
@@ -47,6 +49,7 @@ impl Plan {
             signal_rounds: 2000,
             storm: (5, 400),
             burst: (5, 400),
+            filter_rounds: 50,
             settle: Duration::from_secs(2),
             idle: Duration::from_secs(4),
         }

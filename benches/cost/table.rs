@@ -6,7 +6,7 @@ use crate::subject::{REFERENCE, Subject};
 /// What a figure must not exceed.
 #[derive(Clone, Copy)]
 pub(crate) enum Bar {
-    /// So many times tini's.
+    /// So many times the figure of whom it is compared with.
     Ratio(f64),
     /// So much.
     Value(f64),
@@ -30,6 +30,8 @@ pub(crate) struct Row {
     value: f64,
     p10: Option<f64>,
     ratio: Option<f64>,
+    /// Whose figure the ratio is to.
+    beside: &'static str,
     bar: Bar,
 }
 
@@ -42,6 +44,7 @@ impl Row {
             value,
             p10: None,
             ratio: None,
+            beside: REFERENCE,
             bar,
         }
     }
@@ -63,16 +66,16 @@ impl Row {
         match self.bar {
             Bar::None => String::new(),
             Bar::Value(bar) => format!("<= {bar}"),
-            Bar::Ratio(bar) => format!("<= {bar} x tini"),
+            Bar::Ratio(bar) => format!("<= {bar} x {}", self.beside),
         }
     }
 
     fn print(&self) {
         let verdict = match self.verdict() {
-            Verdict::Ok => "ok",
-            Verdict::Over => "OVER",
-            Verdict::Unknown => "no tini",
-            Verdict::None => "",
+            Verdict::Ok => "ok".to_owned(),
+            Verdict::Over => "OVER".to_owned(),
+            Verdict::Unknown => format!("no {}", self.beside),
+            Verdict::None => String::new(),
         };
         let optional = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), short);
         let line = format!(
@@ -98,10 +101,22 @@ impl Row {
 
 /// Print the figures of one measure that was taken in rounds.
 pub(crate) fn rounds(measure: &str, unit: &str, series: &[Series], bar: Bar) -> Vec<Row> {
-    let reference = series.iter().find(|series| series.subject.name == REFERENCE);
+    rounds_beside(REFERENCE, measure, unit, series, bar)
+}
+
+/// The same beside somebody else than tini.
+pub(crate) fn rounds_beside(
+    beside: &'static str,
+    measure: &str,
+    unit: &str,
+    series: &[Series],
+    bar: Bar,
+) -> Vec<Row> {
+    let reference = series.iter().find(|series| series.subject.name == beside);
     let row = |series: &Series| Row {
         p10: Some(series.p10()),
         ratio: reference.map(|reference| series.ratio_to(reference)),
+        beside,
         ..Row::of(measure, &series.subject, series.median(), bar)
     };
     let rows: Vec<_> = series.iter().map(row).collect();
@@ -122,7 +137,8 @@ pub(crate) fn once(measure: &str, unit: &str, mut rows: Vec<Row>) -> Vec<Row> {
 
 fn print(title: &str, rows: &[Row]) {
     println!("\n{title}");
-    println!("  {:<12} {:>10} {:>10} {:>8}   bar", "", "median", "p10", "x tini");
+    let beside = format!("x {}", rows.first().map_or(REFERENCE, |row| row.beside));
+    println!("  {:<12} {:>10} {:>10} {beside:>8}   bar", "", "median", "p10");
     rows.iter().for_each(Row::print);
 }
 

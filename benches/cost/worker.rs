@@ -1,12 +1,18 @@
 //! The other side of the measuring: what runs below the inits. This program, started with a role.
-#![allow(unsafe_code, reason = "fork(2): orphans have to be made")]
+#![allow(unsafe_code, reason = "fork(2): orphans have to be made; seccomp(2)")]
 
 use std::ffi::OsString;
-use std::io::{self, BufRead, Write};
+use std::fs::File;
+use std::io::{self, BufRead, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::FromRawFd;
+use std::os::unix::process::CommandExt;
 
+use nix::libc;
+use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::ReuseAddr;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pause, setpgid};
 
@@ -19,11 +25,34 @@ pub(crate) fn command(role: &str) -> io::Result<Vec<OsString>> {
     Ok(vec![std::env::current_exe()?.into(), ROLE.into(), role.into()])
 }
 
+pub(crate) const FILTERED: &str = "--filtered";
+
+/// The same command below a filter that lets everything pass, as a container runtime's does with nearly everything.
+pub(crate) fn filtered(command: Vec<OsString>) -> io::Result<Vec<OsString>> {
+    Ok([std::env::current_exe()?.into(), FILTERED.into()].into_iter().chain(command).collect())
+}
+
+pub(crate) fn run_filtered(mut command: impl Iterator<Item = String>) -> io::Result<()> {
+    let mut allow =
+        libc::sock_filter { code: libc::BPF_RET as u16, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut allow };
+    let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    prctl::set_no_new_privs()?;
+    let filter = &raw const program;
+    // SAFETY: the program is live and as long as it says.
+    if unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, filter) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    let program = command.next().unwrap_or_default();
+    Err(std::process::Command::new(program).args(command).exec())
+}
+
 pub(crate) fn run(role: &str) -> io::Result<()> {
     match role {
         "stamp" => stamp(),
         "orphans" => orphans(),
         "accept" => accept(),
+        "calls" => calls(),
         _ => Err(io::Error::other(format!("no role {role}"))),
     }
 }
@@ -97,6 +126,42 @@ fn in_grandchild(job: impl FnOnce()) -> io::Result<()> {
         std::process::exit(0);
     }
     Ok(())
+}
+
+/// Calls of each measured kind in one go: some milliseconds' worth.
+const CALLS: u32 = 20_000;
+
+/// For each line, so many calls of each kind, and how many nanoseconds each took.
+fn calls() -> io::Result<()> {
+    let mut byte = [0];
+    let mut zero = File::open("/dev/zero")?;
+    let mut null = File::options().write(true).open("/dev/null")?;
+    // SAFETY: descriptor 3 is the first inherited socket, and nobody else here owns it.
+    let socket = unsafe { TcpListener::from_raw_fd(3) };
+    let mut stdout = io::stdout().lock();
+    for line in io::stdin().lock().lines() {
+        line?;
+        let figures = [
+            nanos_each(|| {
+                nix::unistd::getppid();
+                Ok(())
+            })?,
+            nanos_each(|| {
+                zero.read_exact(&mut byte)?;
+                null.write_all(&byte)
+            })?,
+            nanos_each(|| Ok(setsockopt(&socket, ReuseAddr, &true)?))?,
+        ];
+        stdout.write_all(figures.map(f64::to_ne_bytes).as_flattened())?;
+        stdout.flush()?;
+    }
+    Ok(())
+}
+
+fn nanos_each(mut call: impl FnMut() -> io::Result<()>) -> io::Result<f64> {
+    let start = clock::now();
+    (0..CALLS).try_for_each(|_| call())?;
+    Ok(clock::since(start) * 1000.0 / f64::from(CALLS))
 }
 
 /// A server that waits on the socket it has inherited, as far as a worker of a pool must.
