@@ -90,6 +90,40 @@ fn a_container_without_root_capabilities_or_a_writable_file_serves() {
     assert_eq!(pool.stop(&[]), 0);
 }
 
+/// The runtime's default capabilities: CAP_SYS_PTRACE is not among them.
+#[test]
+fn root_owns_the_port_and_workers_of_another_user_are_given_it() {
+    let Some(podman) = podman() else { return };
+    let pool = podman.pool(&[], &["--workers", "2", "--user", "1000:1001"], "bind");
+    assert_eq!(field(&pool.get("/read/proc/1/status"), "Uid"), "0\t0\t0\t0");
+    let status = pool.get("/read/proc/self/status");
+    assert_eq!(field(&status, "Uid"), "1000\t1000\t1000\t1000");
+    assert_eq!(field(&status, "Groups").trim(), "1001");
+    assert_eq!(field(&status, "CapPrm"), "0000000000000000");
+    for worker in pool.status()["workers"].as_array().unwrap() {
+        assert_eq!(worker["socket"], "adopted", "{worker}");
+    }
+    assert_eq!(pool.stop(&[]), 0);
+}
+
+#[test]
+fn a_worker_that_eats_the_containers_memory_dies_alone_and_is_named() {
+    let Some(podman) = podman() else { return };
+    let pool = podman.pool(&["--memory=48m"], &["--workers", "2"], "serve");
+    // v2 only; where it is set the container dies as one, and nobody is left to say so.
+    let as_one = pool.get("/read/sys/fs/cgroup/memory.oom.group");
+    if as_one.trim() == "1" {
+        return not_run::cannot_run("the runtime sets memory.oom.group");
+    }
+    let eaten = pool.open(APP, "/eat/256").unwrap().text();
+    assert_eq!(eaten, "", "it was killed before it could answer");
+    let line = pool.logged("worker ended unasked: it was killed by the kernel: out of memory (OOM)");
+    assert!(line["slot"].is_u64(), "{line}");
+    pool.until_ready();
+    assert_eq!(pool.status()["counters"]["oom_kills"], 1);
+    assert_eq!(pool.stop(&[]), 0);
+}
+
 #[test]
 fn a_container_of_16_mebibytes_is_large_enough() {
     let Some(podman) = podman() else { return };

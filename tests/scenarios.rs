@@ -291,6 +291,20 @@ fn a_late_worker_is_failed_and_replaced() {
 }
 
 #[test]
+fn an_oom_kill_is_a_crash_with_a_name_of_its_own() {
+    let mut story = Story::serving(pool(2));
+    story.at(20.0).exits(1, Exit::OutOfMemory);
+    assert_eq!(story.spawns(), [0]);
+    let counters = story.core.snapshot(story.now).counters;
+    assert_eq!((counters.oom_kills, counters.restarts_oom, counters.restarts_crash), (1, 1, 0));
+    // While it finishes it is nobody's to replace, and has been killed all the same.
+    story.scale(1);
+    story.exits(2, Exit::OutOfMemory);
+    let counters = story.core.snapshot(story.now).counters;
+    assert_eq!((counters.oom_kills, counters.restarts_oom), (2, 1));
+}
+
+#[test]
 fn scaling_down_retires_the_highest_slots() {
     let mut story = Story::serving(pool(3));
     story.scale(1);
