@@ -9,7 +9,7 @@ use common::pool::{Pool, pool};
 use common::{Process, cannot_run, is_root, pid1, until};
 
 fn score(process: Process) -> i32 {
-    process.text("oom_score_adj").trim().parse().expect("oom_score_adj")
+    process.text("oom_score_adj").trim().parse().unwrap_or(i32::MIN)
 }
 
 #[test]
