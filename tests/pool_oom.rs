@@ -194,3 +194,44 @@ fn workers_smaller_than_drainit_are_killed_before_it() {
     assert!(named <= group.kills());
     assert!(pool.init().is_alive());
 }
+
+/// A cgroup of v2 as a container sees its own, made of plain files.
+fn in_a_group_with(oom_group: u8) -> [String; 3] {
+    [
+        "hide=/sys/fs/cgroup".to_owned(),
+        "write=/sys/fs/cgroup/memory.events:oom 0\noom_kill 7\noom_group_kill 0\n".to_owned(),
+        format!("write=/sys/fs/cgroup/memory.oom.group:{oom_group}\n"),
+    ]
+}
+
+#[test]
+fn a_container_that_dies_as_one_is_told_of_at_the_start() {
+    const SAYS: &str = "memory.oom.group";
+    let pools = [1, 0].map(|set| pool().under(in_a_group_with(set)).worker(["poll=3"]).start());
+    pools.iter().for_each(|pool| pool.wait_ready(1));
+    pools[0].logged(SAYS);
+    assert!(!pools[1].has_logged(SAYS));
+    let init = pid1().under(in_a_group_with(1)).worker(["say=started", "exit=0"]).run();
+    assert!(!init.stderr.contains(SAYS), "{init:?}");
+}
+
+#[test]
+fn the_events_of_cgroup_v2_are_understood() {
+    let pool = pool()
+        .options(["--workers", "2", "--max-crashes", "off"])
+        .under(in_a_group_with(0))
+        .worker(["poll=3"])
+        .start();
+    pool.wait_ready(2);
+    let kill = |slot| pool.member(slot).process.signal(libc::SIGKILL);
+    kill(0);
+    until("an ordinary crash", || (pool.counter("restarts_crash") == 1).then_some(()));
+    pool.wait_ready(2);
+    let events = pool.init().path("root/sys/fs/cgroup/memory.events");
+    fs::write(events, "oom 1\noom_kill 8\noom_group_kill 0\n").unwrap();
+    kill(1);
+    until("an OOM kill", || (pool.counter("restarts_oom") == 1).then_some(()));
+    let table = pool.ask(&["status"]);
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("out of memory (OOM): 1"), "{table}");
+}
