@@ -7,6 +7,7 @@
 pub mod accepting;
 pub mod accounts;
 pub mod cgroup;
+pub mod channel;
 pub mod control;
 pub mod descriptors;
 pub mod eyes;
@@ -22,6 +23,7 @@ pub mod pollable;
 pub mod process;
 pub mod procfs;
 pub mod reap;
+pub mod script;
 pub mod seccomp;
 pub mod shapes;
 pub mod signals;

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use tokio::io::unix::AsyncFd;
 
+use super::channel::Channel;
 use super::notify::NotifySocket;
 use super::seccomp::Notifier;
 use super::signals::SignalFd;
@@ -15,6 +17,7 @@ pub trait OwnsDescriptor: AsRawFd {}
 impl OwnsDescriptor for SignalFd {}
 impl OwnsDescriptor for NotifySocket {}
 impl OwnsDescriptor for Notifier {}
+impl OwnsDescriptor for Arc<Channel> {}
 
 /// Have the event loop tell when it can be read.
 pub fn register<T: OwnsDescriptor>(source: T) -> io::Result<AsyncFd<T>> {
