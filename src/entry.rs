@@ -8,7 +8,7 @@ use crate::cli::{self, Ask, Cli, Probe, Stop, Surroundings, resolve};
 use crate::config::endpoint::Endpoint;
 use crate::core::types::code;
 use crate::sys::signals::Inherited;
-use crate::sys::{cgroup, control, descriptors, install, process, signals, stderr};
+use crate::sys::{cgroup, control, descriptors, install, process, script, signals, stderr};
 use crate::{client, daemon};
 
 /// The whole program, once signals have been taken over. `args` start with its name.
@@ -27,6 +27,7 @@ pub fn run(inherited: Inherited, args: impl IntoIterator<Item = OsString>) -> u8
                 stderr_is_terminal: stderr::is_terminal(),
                 seed: process::random_seed(),
                 processors: cgroup::processors,
+                interpreter: script::interpreter,
                 unknown_variables: cli::unknown_variables(),
             };
             match resolve(run, &around) {

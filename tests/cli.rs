@@ -31,6 +31,7 @@ const BAD: &[(&str, &[&str])] = &[
             "a:b=80",
         ],
     ),
+    ("--node-ipc", &["", "yes", "ON"]),
     ("--restart", &["", "sometimes", "Always"]),
     ("--backoff", &["", "10", "5s..1s", "1s..", "..1s", "-1s..1s", "1s-2s"]),
     ("--min-uptime", &["", "soon", "5", "-1s", "1d"]),
@@ -65,6 +66,8 @@ const BAD: &[(&str, &[&str])] = &[
     ("--lb-wait", &["", "x", "15s..3s", "3..15", "-3s..1s"]),
     ("--readiness-on-drain", &["", "maybe", "FAIL"]),
     ("--stop-signal", &["", "NOPE", "0", "65", "-1"]),
+    ("--stop-message", &["", "shutdown", "{type:'shutdown'}", "\"a\" \"b\"", "Disconnect"]),
+    ("--stop-message-wait", &["", "soon", "5", "-1s"]),
     ("--drain-timeout", &["", "soon", "5", "-1s"]),
     (
         "--signal",
@@ -84,6 +87,7 @@ const BAD: &[(&str, &[&str])] = &[
 const GOOD: &[(&str, &str)] = &[
     ("--workers", "1"),
     ("--listen", "127.0.0.1:0"),
+    ("--node-ipc", "on"),
     ("--restart", "never"),
     ("--backoff", "1ms..2ms"),
     ("--min-uptime", "1h30m"),
@@ -101,6 +105,8 @@ const GOOD: &[(&str, &str)] = &[
     ("--lb-wait", "0"),
     ("--readiness-on-drain", "keep"),
     ("--stop-signal", "SIGRTMIN+1"),
+    ("--stop-message", "{\"type\":\"shutdown\"}"),
+    ("--stop-message-wait", "1.5s"),
     ("--drain-timeout", "2m"),
     ("--signal", "USR1=ignore"),
     ("--signal-scope", "group"),
@@ -158,6 +164,8 @@ fn the_line_says_what_would_be_taken() {
         ("--log-format", "x", "json"),
         ("--log-level", "x", "debug"),
         ("--stop-signal", "NOPE", "TERM"),
+        ("--stop-message", "shutdown", "disconnect"),
+        ("--node-ipc", "x", "auto, on or off"),
     ];
     for (option, value, says) in taken {
         let outcome = pid1().options([option, value]).worker(["say=started"]).run();

@@ -35,9 +35,11 @@ const LINES: usize = 30;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a simulation that never saw it would prove nothing about.
-const CORNERS: [&str; 14] = [
+const CORNERS: [&str; 16] = [
     "a queue was waited for",
     "a hung worker's replacement",
+    "a stop message in vain",
+    "a stop message undelivered",
     "came to rest",
     "preStop without TERM",
     "a death in lame-duck",

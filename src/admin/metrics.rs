@@ -123,6 +123,7 @@ impl Sources {
             ("ready", counters.ready_timeouts),
             ("retire", counters.retire_timeouts),
             ("drain", counters.forced_kills),
+            ("stop-message", counters.stop_message_timeouts),
             ("hard", counters.hard_deadlines),
             ("orphan", counters.orphan_timeouts),
         ];

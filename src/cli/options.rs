@@ -9,7 +9,8 @@ use tracing::level_filters::LevelFilter;
 use super::parse::{self, CrashLimit};
 use crate::config::user::User;
 use crate::config::values::{
-    self, AdoptBind, Check, Listen, LogFormat, ReadyWhen, SignalRule, Sockets, Timeout, Workers,
+    self, AdoptBind, Check, Listen, LogFormat, NodeIpc, ReadyWhen, SignalRule, Sockets, StopMessage, Timeout,
+    Workers,
 };
 use crate::config::{Admin, Control, duration};
 use crate::core::config::{Backoff, Count, LbWait, ReadinessOnDrain, Restart};
@@ -58,6 +59,9 @@ pub struct PoolArgs {
     /// Give servers that bind an address of --listen themselves drainit's socket in its place: auto, on or off
     #[arg(long, env = "DRAINIT_ADOPT_BIND", value_name = "WHEN", default_value = "auto", value_parser = parse::adopt_bind)]
     pub adopt_bind: AdoptBind,
+    /// Give workers Node's IPC channel: auto (in a pool whose COMMAND is Node), on or off
+    #[arg(long, env = "DRAINIT_NODE_IPC", value_name = "WHEN", default_value = "auto", value_parser = parse::node_ipc)]
+    pub node_ipc: NodeIpc,
     #[arg(long, env = "DRAINIT_RESTART", value_name = "POLICY", value_parser = parse::restart, help = "When a worker exits by itself, start another: always, on-failure, never [default: never for one worker without --listen, else always]")]
     pub restart: Option<Restart>,
     /// Bounds of the random delay before a worker that keeps dying is started again
@@ -128,6 +132,15 @@ pub struct DrainArgs {
     /// What asks a worker to finish
     #[arg(long, env = "DRAINIT_STOP_SIGNAL", value_name = "SIG", default_value = "TERM")]
     pub stop_signal: Signal,
+    #[arg(
+        long,
+        env = "DRAINIT_STOP_MESSAGE",
+        value_name = "JSON|disconnect",
+        help = "Asks a Node worker to finish, on its IPC channel, before the signal does: JSON such as '\"shutdown\"', or disconnect, which closes the channel"
+    )]
+    pub stop_message: Option<StopMessage>,
+    #[arg(long, env = "DRAINIT_STOP_MESSAGE_WAIT", value_name = "DUR", value_parser = duration::parse, help = "Then the signal follows, if the worker is still there [default: as long as it may take, less a second for the signal]")]
+    pub stop_message_wait: Option<Duration>,
     #[arg(long, env = "DRAINIT_DRAIN_TIMEOUT", value_name = "DUR", value_parser = duration::parse, help = "Cap on the workers' own finishing [default: what is left of the grace period]")]
     pub drain_timeout: Option<Duration>,
 }

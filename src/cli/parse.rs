@@ -3,7 +3,7 @@
 use tracing::level_filters::LevelFilter;
 
 use crate::config::endpoint::Endpoint;
-use crate::config::values::{AdoptBind, Sockets};
+use crate::config::values::{AdoptBind, NodeIpc, Sockets};
 use crate::config::{Admin, Control, values};
 use crate::core::config::{MaxCrashes, ReadinessOnDrain, Restart};
 use crate::core::types::Scope;
@@ -31,6 +31,15 @@ pub(super) fn sockets(text: &str) -> Result<Sockets, String> {
         "per-worker" => Ok(Sockets::PerWorker),
         "sticky" => Ok(Sockets::Sticky),
         _ => Err("takes shared, per-worker or sticky".to_owned()),
+    }
+}
+
+pub(super) fn node_ipc(text: &str) -> Result<NodeIpc, String> {
+    match text {
+        "auto" => Ok(NodeIpc::Auto),
+        "on" => Ok(NodeIpc::On),
+        "off" => Ok(NodeIpc::Off),
+        _ => Err("takes auto, on or off".to_owned()),
     }
 }
 

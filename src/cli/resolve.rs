@@ -1,14 +1,16 @@
 //! Defaults that depend on other options or on where drainit runs, and what cannot go together.
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::time::Duration;
 
 use super::RunArgs;
 use super::options::{HealthArgs, PoolArgs};
 use crate::config::address::Address;
-use crate::config::values::{Listen, LogFormat, ReadyWhen, SignalRule, Sockets, Workers};
+use crate::config::values::{Listen, LogFormat, NodeIpc, ReadyWhen, SignalRule, Sockets, Workers};
 use crate::config::{Admin, Config, Control, Health, Log};
-use crate::core::config::{Config as CoreConfig, Kind, LbWait, MAX_WORKERS, Restart};
+use crate::core::config::{Config as CoreConfig, Kind, LbWait, MAX_WORKERS, Restart, StopMessage};
 use crate::core::signal::{Signal, SignalTable};
 
 /// More workers than these cannot be steered by client: the kernel limits the length of a program
@@ -24,9 +26,14 @@ pub struct Surroundings {
     pub seed: u64,
     /// How many the workers may keep busy; asked only by `--workers auto`.
     pub processors: fn() -> u32,
+    /// What runs a command that is a script.
+    pub interpreter: fn(&OsStr) -> Option<OsString>,
     /// `DRAINIT_…` that mean nothing.
     pub unknown_variables: Vec<String>,
 }
+
+/// Programs in Node that run the server in a process of its own, and would keep the channel for themselves.
+const RUNNERS: [&str; 6] = ["npm", "npx", "yarn", "pnpm", "pnpx", "corepack"];
 
 /// # Errors
 /// One line: which option, what is wrong with it, what would be right.
@@ -55,6 +62,19 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         .readiness
         .ready_timeout
         .map_or((!args.pool.listen.is_empty()).then_some(seconds(30)), |timeout| timeout.0);
+    let node_ipc = match args.pool.node_ipc {
+        NodeIpc::Auto if kind == Kind::Pool && runs_node(&args.command, around) => NodeIpc::Auto,
+        NodeIpc::Auto => NodeIpc::Off,
+        said => said,
+    };
+    let stop_message = args.drain.stop_message;
+    if stop_message.is_some() && args.pool.node_ipc == NodeIpc::Off {
+        return Err(
+            "--stop-message reaches nobody with --node-ipc off; takes --node-ipc auto or on".to_owned()
+        );
+    }
+    let deaf = stop_message.is_some() && node_ipc == NodeIpc::Off;
+    let idle_wait = args.drain.stop_message_wait.is_some() && stop_message.is_none();
     let core = CoreConfig {
         kind,
         workers,
@@ -71,6 +91,8 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         drain_timeout: args.drain.drain_timeout,
         orphan_grace: args.init.orphan_grace,
         stop_signal: args.drain.stop_signal,
+        stop_message: (stop_message.is_some() && !deaf)
+            .then_some(StopMessage { wait: args.drain.stop_message_wait }),
         signal_scope: args.init.signal_scope,
         own_queues: args.pool.sockets != Sockets::Shared,
         signals: signals(kind, &args.init.signal),
@@ -96,6 +118,11 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         return Err("--ready-timeout 0 fails every worker at once; takes a longer time or off".to_owned());
     }
     let mut warnings = warnings(&core);
+    warnings.extend(deaf.then(|| {
+        "--stop-message reaches nobody: workers get an IPC channel in a pool whose COMMAND is Node, or with --node-ipc on"
+            .to_owned()
+    }));
+    warnings.extend(idle_wait.then(|| "--stop-message-wait does nothing without --stop-message".to_owned()));
     warnings.extend(
         around.unknown_variables.iter().map(|name| format!("{name} in the environment is no option")),
     );
@@ -113,6 +140,8 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         user: args.pool.user,
         ready_when,
         health,
+        node_ipc,
+        stop_message,
         admin: args.admin.admin.unwrap_or(Admin::Default),
         control: args.admin.control.unwrap_or(Control::OfThisContainer),
         parent_death: args.init.parent_death,
@@ -121,6 +150,17 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         log: Log { format, level: args.admin.log_level },
         warnings,
     })
+}
+
+fn runs_node(command: &[OsString], around: &Surroundings) -> bool {
+    let Some(command) = command.first() else { return false };
+    let is_node = |program: &OsStr| matches!(base_name(program).to_str(), Some("node" | "nodejs"));
+    let is_runner = RUNNERS.iter().any(|runner| base_name(command) == OsStr::new(runner));
+    is_node(command) || !is_runner && (around.interpreter)(command).is_some_and(|program| is_node(&program))
+}
+
+fn base_name(program: &OsStr) -> &OsStr {
+    Path::new(program).file_name().unwrap_or(program)
 }
 
 fn signals(kind: Kind, rules: &[SignalRule]) -> SignalTable {

@@ -26,6 +26,9 @@ pub struct Config {
     pub ready_when: values::ReadyWhen,
     /// Of each worker while it serves.
     pub health: Option<Health>,
+    /// Resolved: `Auto` is a channel where it can be had, `Off` none.
+    pub node_ipc: values::NodeIpc,
+    pub stop_message: Option<values::StopMessage>,
     pub admin: Admin,
     pub control: Control,
     pub parent_death: Option<Signal>,

@@ -3,6 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
+
 use super::address::Address;
 use super::duration;
 use crate::core::config::{Backoff, Count, LbWait, MAX_WORKERS, MaxCrashes};
@@ -264,6 +266,42 @@ pub enum AdoptBind {
     Off,
 }
 
+/// Whether workers get Node's IPC channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeIpc {
+    /// In a pool whose command is Node.
+    Auto,
+    On,
+    Off,
+}
+
+/// What asks a worker to finish on its IPC channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopMessage {
+    /// The end of the channel.
+    Disconnect,
+    /// A JSON document, in one line.
+    Json(String),
+}
+
+impl FromStr for StopMessage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "disconnect" {
+            return Ok(Self::Disconnect);
+        }
+        match serde_json::from_str::<IgnoredAny>(text) {
+            // Between its tokens, where alone they can be, they mean nothing; on the channel they end a message.
+            Ok(_) => Ok(Self::Json(text.trim().replace(['\n', '\r'], " "))),
+            Err(_) => Err(format!(
+                "'{text}' is no JSON; takes disconnect, or JSON with its quotation marks: '\"shutdown\"', \
+                 '{{\"type\":\"shutdown\"}}'"
+            )),
+        }
+    }
+}
+
 /// A duration, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeout(pub Option<Duration>);
@@ -336,6 +374,17 @@ mod tests {
         assert!("USR1=drain".parse::<SignalRule>().is_ok());
         for text in ["TERM", "KILL=ignore", "CHLD=forward", "NOPE=drain", "TERM=explode", "TERM="] {
             assert!(text.parse::<SignalRule>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stop_message_is_json_in_one_line() {
+        let json = |text: &str| Ok(StopMessage::Json(text.to_owned()));
+        assert_eq!("disconnect".parse(), Ok(StopMessage::Disconnect));
+        assert_eq!("\"disconnect\"".parse(), json("\"disconnect\""));
+        assert_eq!(" {\n\"type\": \"a\\n\"}\n".parse(), json("{ \"type\": \"a\\n\"}"));
+        for text in ["", "shutdown", "Disconnect", "{type:'shutdown'}", "\"a\" \"b\"", "{", "\"a\nb\""] {
+            assert!(text.parse::<StopMessage>().is_err(), "{text}");
         }
     }
 

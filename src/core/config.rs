@@ -36,6 +36,8 @@ pub struct Config {
     pub drain_timeout: Option<Duration>,
     pub orphan_grace: Duration,
     pub stop_signal: Signal,
+    /// What comes before the signal, to workers that take messages.
+    pub stop_message: Option<StopMessage>,
     pub signal_scope: Scope,
     /// Connections wait for each worker in a queue of its own, which somebody else cannot serve.
     pub own_queues: bool,
@@ -82,6 +84,13 @@ pub struct MaxCrashes {
 pub struct LbWait {
     pub min: Duration,
     pub max: Duration,
+}
+
+/// A worker that is told to stop gets a message first, and the signal once that has had its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StopMessage {
+    /// `None`: as long as the worker's time permits.
+    pub wait: Option<Duration>,
 }
 
 /// Whether `/readyz` fails during the LB wait.

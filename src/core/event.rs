@@ -24,6 +24,8 @@ pub enum Event {
     Hung { worker: WorkerId, why: Hang },
     /// The answer to [`Action::Retire`]: nothing waits for the worker any more.
     Retired { worker: WorkerId },
+    /// The worker has not got, or has not read, what [`Action::Message`] sent it.
+    Undelivered { worker: WorkerId },
     /// The worker's own process is gone, and has been reaped.
     Exited { worker: WorkerId, exit: Exit },
     /// The answer to [`Action::Sweep`], and told again once the last one is gone.
@@ -109,6 +111,10 @@ pub enum Action {
         scope: Scope,
         value: Option<u64>,
     },
+    /// Send the stop message to a worker; [`Event::Undelivered`] where that cannot be.
+    Message {
+        pid: Pid,
+    },
     /// Send a signal to everything that outlived the workers; answered by [`Event::Descendants`].
     Sweep {
         signal: Signal,
@@ -132,6 +138,7 @@ pub enum Notice {
     WorkerExited { slot: SlotIndex, pid: Pid, exit: Exit, uptime: Duration, expected: bool },
     WorkerLate { slot: SlotIndex, pid: Pid, after: Duration },
     WorkerHung { slot: SlotIndex, pid: Pid, why: Hang },
+    MessageInVain { slot: SlotIndex, pid: Pid, after: Duration },
     WorkerKilled { slot: SlotIndex, pid: Pid, after: Duration },
     WorkerReplaced { slot: SlotIndex, delay: Duration, deaths: u32 },
     SpawnFailed { slot: SlotIndex, failure: SpawnFailure, retry: Option<Duration> },
@@ -141,6 +148,7 @@ pub enum Notice {
     DrainPlanned(DrainPlan),
     LbWaitOver { waited: Duration, why: &'static str },
     Stopping { workers: u32, signal: Signal, patience: Duration },
+    Messaging { workers: u32, signal_after: Duration, patience: Duration },
     BackToServing,
     BreakerOpen { crashes: u32, window: Duration },
     SweepKilled,

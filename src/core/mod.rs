@@ -21,6 +21,7 @@ mod rng;
 pub mod seat;
 pub mod signal;
 pub mod snapshot;
+mod stop_message;
 mod supervisor;
 pub mod time;
 pub mod types;

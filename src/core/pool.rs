@@ -295,19 +295,37 @@ impl Pool {
         self.workers.values().for_each(|worker| worker.forward(signal, value, ctx));
     }
 
+    /// Somebody insists on the stop: the signal is passed on to whoever has had the stop signal, and whoever waits for
+    /// its message to work gets that now.
+    pub(super) fn insist(&mut self, signal: Signal, ctx: &mut Context) {
+        let asked = self.workers.values().filter(|worker| worker.signal_due().is_none());
+        asked.for_each(|worker| worker.forward(signal, None, ctx));
+        self.workers.values_mut().for_each(|worker| worker.end_message_wait(ctx));
+    }
+
+    pub(super) fn on_undelivered(&mut self, id: WorkerId, ctx: &mut Context) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.end_message_wait(ctx);
+        }
+    }
+
     /// The next moment at which [`Pool::fire`] or [`Pool::fill`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        let deadlines = self.workers.values().filter_map(Worker::deadline);
+        let deadlines = self.workers.values().flat_map(|worker| [worker.deadline(), worker.signal_due()]);
+        let deadlines = deadlines.flatten();
         deadlines.chain(self.slots.iter().filter_map(|slot| slot.due)).min()
     }
 
-    /// Fail whoever is late, kill whoever does not stop. Says whether a worker had to be killed.
+    /// Fail whoever is late, send the signal where the message was in vain, kill whoever does not stop. Says whether a worker had to be killed.
     pub(super) fn fire(&mut self, ctx: &mut Context) -> bool {
         let patience = ctx.now + ctx.config.stop_patience();
         let signal = ctx.config.stop_signal;
         let mut killed = false;
         for worker in self.workers.values_mut() {
             if worker.deadline().is_none_or(|deadline| deadline > ctx.now) {
+                if worker.signal_due().is_some_and(|due| due <= ctx.now) {
+                    worker.give_up_message(ctx);
+                }
                 continue;
             }
             match worker.state {

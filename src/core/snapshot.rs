@@ -160,15 +160,18 @@ pub struct Counters {
     pub orphan_timeouts: u64,
     /// Queues that were not empty in time.
     pub retire_timeouts: u64,
+    /// Stop messages that the signal had to follow.
+    pub stop_message_timeouts: u64,
 }
 
 /// The named deadlines and how long each lets somebody wait.
-pub fn deadlines(config: &Config) -> [(&'static str, Option<Duration>); 7] {
+pub fn deadlines(config: &Config) -> [(&'static str, Option<Duration>); 8] {
     [
         ("ready", config.ready_timeout),
         ("lb-wait", Some(config.effective_lb_wait().max)),
         ("retire", config.retire_patience()),
         ("drain", Some(config.stop_patience())),
+        ("stop-message", config.stop_message.map(|message| message.patience(config.stop_patience()))),
         ("hard", Some(config.budget())),
         ("orphan", Some(config.orphan_grace)),
         ("prestop-return", Some(super::config::PRESTOP_RETURN)),

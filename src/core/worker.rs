@@ -6,6 +6,7 @@ use super::context::Context;
 use super::event::{Action, Hang, Notice};
 use super::signal::Signal;
 use super::snapshot::{WorkerState, WorkerView};
+use super::stop_message::latest_signal;
 use super::time::Time;
 use super::types::{Generation, Pid, Scope, SlotIndex, WorkerId};
 
@@ -22,8 +23,10 @@ pub(super) struct Worker {
     ready_at: Option<Time>,
     /// Of the state it is in.
     deadline: Option<Time>,
-    /// What it was asked to stop with, for a pid that is not known yet.
+    /// What it is asked to stop with, for a pid that is not known yet or after the message.
     stop_signal: Option<Signal>,
+    /// It has been sent the stop message, and the signal follows then.
+    signal_due: Option<Time>,
     stopped_at: Option<Time>,
     /// Until when it serves its own queue, before the stop signal is sent.
     retires_by: Option<Time>,
@@ -41,6 +44,7 @@ impl Worker {
             ready_at: None,
             deadline: None,
             stop_signal: None,
+            signal_due: None,
             stopped_at: None,
             retires_by: None,
         }
@@ -56,6 +60,11 @@ impl Worker {
 
     pub(super) fn deadline(&self) -> Option<Time> {
         self.retires_by.into_iter().chain(self.deadline).min()
+    }
+
+    /// When the stop signal follows the stop message.
+    pub(super) fn signal_due(&self) -> Option<Time> {
+        self.signal_due
     }
 
     pub(super) fn uptime(&self, now: Time) -> Duration {
@@ -84,10 +93,7 @@ impl Worker {
                 self.deadline = ctx.config.ready_timeout.map(|timeout| ctx.now + timeout);
             }
             // The order to stop overtook the answer to the spawn.
-            WorkerState::Draining => {
-                let signal = self.stop_signal.unwrap_or(ctx.config.stop_signal);
-                self.send(signal, ctx.config.signal_scope, ctx);
-            }
+            WorkerState::Draining => self.ask(!self.failed, ctx),
             WorkerState::Killed => self.send(Signal::KILL, Scope::Group, ctx),
         }
     }
@@ -115,15 +121,19 @@ impl Worker {
     pub(super) fn stop(&mut self, signal: Signal, deadline: Time, ctx: &mut Context) {
         match self.state {
             WorkerState::Starting | WorkerState::Ready | WorkerState::Hung => {
+                // Of whoever serves nobody there is no reason to think that it reads.
+                let listens = self.state != WorkerState::Hung && !self.failed;
                 self.state = WorkerState::Draining;
                 self.stop_signal = Some(signal);
                 self.stopped_at = Some(ctx.now);
                 self.deadline = Some(deadline);
-                self.send(signal, ctx.config.signal_scope, ctx);
+                self.ask(listens, ctx);
             }
             // Asked before, by a scale-down perhaps; a drain may leave it less time.
             WorkerState::Draining => {
                 self.deadline = self.deadline.map(|at| at.min(deadline));
+                let latest = self.deadline.map(|at| latest_signal(ctx.now, at));
+                self.signal_due = self.signal_due.map(|due| latest.map_or(due, |at| at.min(due)));
                 if self.retires_by.is_some() {
                     self.stop_signal = Some(signal);
                     self.on_retired(ctx);
@@ -150,14 +160,45 @@ impl Worker {
     /// Nothing waits for it any more, or for too long.
     pub(super) fn on_retired(&mut self, ctx: &mut Context) {
         if self.retires_by.take().is_some() && self.state == WorkerState::Draining {
-            let signal = self.stop_signal.unwrap_or(ctx.config.stop_signal);
-            self.send(signal, ctx.config.signal_scope, ctx);
+            self.ask(true, ctx);
         }
     }
 
     /// Its queue has not become empty in time.
     pub(super) fn is_overdue_to_retire(&self, now: Time) -> bool {
         self.retires_by.is_some_and(|at| at <= now) && self.deadline.is_none_or(|at| at > now)
+    }
+
+    /// By message first, where there is one and it listens.
+    fn ask(&mut self, listens: bool, ctx: &mut Context) {
+        let (Some(pid), Some(deadline)) = (self.pid, self.deadline) else { return };
+        match ctx.config.stop_message.filter(|_| listens) {
+            Some(message) => {
+                self.signal_due = Some(message.signal_due(ctx.now, deadline));
+                ctx.act(Action::Message { pid });
+            }
+            None => self.send_stop_signal(ctx),
+        }
+    }
+
+    /// The message has had its time.
+    pub(super) fn give_up_message(&mut self, ctx: &mut Context) {
+        ctx.counters.stop_message_timeouts += 1;
+        let after = ctx.now.since(self.stopped_at.unwrap_or(self.spawned));
+        ctx.tell(Notice::MessageInVain { slot: self.slot, pid: self.pid(), after });
+        self.end_message_wait(ctx);
+    }
+
+    /// The signal goes now, where the message has kept it waiting.
+    pub(super) fn end_message_wait(&mut self, ctx: &mut Context) {
+        if self.signal_due.take().is_some() {
+            self.send_stop_signal(ctx);
+        }
+    }
+
+    fn send_stop_signal(&self, ctx: &mut Context) {
+        let signal = self.stop_signal.unwrap_or(ctx.config.stop_signal);
+        self.send(signal, ctx.config.signal_scope, ctx);
     }
 
     /// Its time is up.
@@ -167,6 +208,7 @@ impl Worker {
                 self.state = WorkerState::Killed;
                 self.deadline = None;
                 self.retires_by = None;
+                self.signal_due = None;
                 ctx.counters.forced_kills += 1;
                 let after = ctx.now.since(self.stopped_at.unwrap_or(self.spawned));
                 ctx.tell(Notice::WorkerKilled { slot: self.slot, pid: self.pid(), after });

@@ -60,6 +60,9 @@ impl Boot {
         serve_admin(&config, &mut servers)?;
         serve_control(&config, &mut servers)?;
         arrange_parentage(&config, &mut servers)?;
+        if config.core.kind == Kind::Pool {
+            environment.forget_channel();
+        }
         if !listeners.is_empty() {
             environment.announce(&listeners);
         }

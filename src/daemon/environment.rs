@@ -76,6 +76,21 @@ impl Environment {
         }
     }
 
+    /// Node's child_process finds its channel by the first, and takes both out of its own environment; the second is
+    /// the default. By the last one, which cluster sets, it would take itself for somebody's worker and not bind.
+    const NODE: [&str; 3] = ["NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE", "NODE_UNIQUE_ID"];
+
+    /// The channel that drainit itself may have been given is closed.
+    pub(super) fn forget_channel(&mut self) {
+        Self::NODE.iter().for_each(|name| self.remove(name));
+    }
+
+    pub(super) fn offer_channel(&mut self, fd: usize) {
+        self.forget_channel();
+        self.set("NODE_CHANNEL_FD", &fd.to_string());
+        self.set("NODE_CHANNEL_SERIALIZATION_MODE", "json");
+    }
+
     /// Who the worker is.
     pub(super) fn introduce(&mut self, slot: SlotIndex, generation: Generation, version: Option<&str>) {
         let generation = generation.0.to_string();

@@ -1,6 +1,7 @@
 //! Starts workers, and the commands that check them.
 
 use std::ffi::{CString, OsString};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::environment::{Environment, expand};
@@ -103,6 +104,7 @@ impl Launcher {
         generation: Generation,
         part: usize,
         notify: Option<&str>,
+        channel: Option<RawFd>,
     ) -> Result<Started, SpawnFailure> {
         let mut environment = self.environment.clone();
         let argv = match self.kind {
@@ -119,12 +121,16 @@ impl Launcher {
         if let Some(address) = notify {
             environment.set("NOTIFY_SOCKET", address);
         }
-        let sockets = self.sockets.descriptors(part);
+        let mut descriptors = self.sockets.descriptors(part);
+        if let Some(channel) = channel {
+            environment.offer_channel(3 + descriptors.len());
+            descriptors.push(channel);
+        }
         spawn(&Launch {
             argv: &argv,
             env: environment.entries(),
-            pid_variable: (!sockets.is_empty()).then_some("LISTEN_PID"),
-            sockets: &sockets,
+            pid_variable: (!self.sockets.is_empty()).then_some("LISTEN_PID"),
+            descriptors: &descriptors,
             foreground: self.terminal.filter(|terminal| terminal.is_ours()).map(Terminal::fd),
             directory: self.directory.as_deref(),
             silent: false,
@@ -148,7 +154,7 @@ impl Launcher {
             argv: &arguments(command.iter().map(OsString::from))?,
             env: environment.entries(),
             pid_variable: None,
-            sockets: &[],
+            descriptors: &[],
             foreground: None,
             directory: self.directory.as_deref(),
             silent: true,

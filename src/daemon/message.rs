@@ -17,6 +17,8 @@ use crate::sys::seccomp::Notifier;
 pub(super) enum Message {
     Ready(WorkerId),
     Hung(WorkerId, Hang),
+    /// The worker has closed its IPC channel with something unread.
+    Unread(WorkerId),
     /// Look into the worker's /proc.
     Look {
         worker: WorkerId,

@@ -13,6 +13,7 @@ mod failsafe;
 mod job_control;
 mod launcher;
 mod message;
+mod node_ipc;
 mod notices;
 mod plain;
 mod reactor;

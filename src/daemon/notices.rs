@@ -45,6 +45,14 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
         Notice::WorkerHung { slot, pid, why } => {
             tracing::warn!(slot, pid = pid.0, "worker hung: it {}", why.reason())
         }
+        Notice::MessageInVain { slot, pid, after } => {
+            tracing::info!(
+                slot,
+                pid = pid.0,
+                after_seconds = seconds(after),
+                "worker has not ended by its stop message: stop signal sent"
+            )
+        }
         Notice::WorkerKilled { slot, pid, after } => {
             tracing::warn!(
                 slot,
@@ -76,6 +84,16 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
         }
         Notice::Stopping { workers, signal, patience } => {
             of_a_pool!(kind, info, workers, %signal, patience_seconds = seconds(patience), "workers asked to stop");
+        }
+        Notice::Messaging { workers, signal_after, patience } => {
+            of_a_pool!(
+                kind,
+                info,
+                workers,
+                signal_after_seconds = seconds(signal_after),
+                patience_seconds = seconds(patience),
+                "workers asked to stop by message"
+            );
         }
         Notice::BackToServing => tracing::warn!("no SIGTERM followed the preStop hook: back to serving"),
         Notice::BreakerOpen { crashes, window } => {

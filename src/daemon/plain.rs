@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use super::engine::{Answered, Engine, Newcomer};
+use super::node_ipc::Conversation;
 use crate::config::values::ReadyWhen;
 use crate::core::config::Kind;
 use crate::core::types::WorkerId;
+use crate::sys::channel::Channel;
 use crate::sys::notify::NotifySocket;
 use crate::sys::seccomp::Notifier;
 use crate::sys::signals;
@@ -64,7 +66,8 @@ fn settled(engine: &mut Engine, newcomer: &Newcomer) -> bool {
         _ if engine.core().config().kind == Kind::Single => true,
         ReadyWhen::Listening => engine.is_ready(newcomer.worker),
         ReadyWhen::Notify => {
-            let said = newcomer.notify.as_ref().is_some_and(|socket| has_said_ready(socket, newcomer));
+            let said = newcomer.notify.as_ref().is_some_and(|socket| has_said_ready(socket, newcomer))
+                || newcomer.channel.as_ref().is_some_and(|channel| has_sent_ready(channel));
             if said {
                 engine.mark_ready(newcomer.worker);
             }
@@ -79,6 +82,13 @@ fn settled(engine: &mut Engine, newcomer: &Newcomer) -> bool {
             true
         }
     }
+}
+
+/// A message that comes in two pieces is missed here.
+fn has_sent_ready(channel: &Channel) -> bool {
+    let mut conversation = Conversation::default();
+    while let Ok(true) = conversation.hear(channel) {}
+    conversation.ready
 }
 
 fn has_said_ready(socket: &NotifySocket, newcomer: &Newcomer) -> bool {

@@ -119,6 +119,7 @@ impl<'a> Reactor<'a> {
         match message {
             Message::Ready(worker) => self.engine.mark_ready(worker),
             Message::Hung(worker, why) => self.engine.mark_hung(worker, why),
+            Message::Unread(worker) => self.engine.on_unread(worker),
             Message::Look { worker, reply } => {
                 let _ = reply.send(self.engine.look_at(worker));
             }
@@ -191,7 +192,7 @@ fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>) {
         }),
         stats: engine.stats(),
     };
-    let limit = connection_limit(config.workers);
+    let limit = connection_limit(config.workers, engine.descriptors_a_worker());
     if let Some(listener) = servers.admin {
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
@@ -218,7 +219,7 @@ fn deadlines(engine: &Engine) -> Vec<(&'static str, Option<Duration>)> {
 }
 
 /// Half of the descriptors that are left for each of the two servers.
-fn connection_limit(workers: u32) -> usize {
-    let used = RESERVED.saturating_add(i32::try_from(workers).unwrap_or(i32::MAX).saturating_mul(2));
+fn connection_limit(workers: u32, each: i32) -> usize {
+    let used = RESERVED.saturating_add(i32::try_from(workers).unwrap_or(i32::MAX).saturating_mul(each));
     usize::try_from(descriptors::limit().saturating_sub(used) / 2).unwrap_or(0).clamp(1, CONNECTIONS)
 }

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use super::checks;
 use super::engine::{Answered, Newcomer};
 use super::message::Message;
+use super::node_ipc::{self, Listener};
 use crate::config::values::ReadyWhen;
 use crate::core::config::Kind;
 use crate::core::types::{Pid, WorkerId};
@@ -29,18 +30,23 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A worker without a socket of drainit's may never listen. After so many looks, only who asks makes us look.
 const LOOKS_UNASKED: u32 = 9;
 
-/// Watch one worker. READY=1 counts whatever else is asked for.
+/// Watch one worker. READY=1 and Node's `ready` count whatever else is asked for.
 pub(super) async fn watch(newcomer: Newcomer, when: ReadyWhen, kind: Kind, to_loop: mpsc::Sender<Message>) {
-    let Newcomer { worker, pid, slot, notify, notifier: _ } = newcomer;
+    let Newcomer { worker, pid, slot, notify, channel, notifier: _ } = newcomer;
     let told = async {
         if let Some(socket) = notify {
             listen_to(socket, pid, worker, &to_loop).await;
         }
     };
+    let spoken = async {
+        if let Some(channel) = channel {
+            node_ipc::listen(Listener { worker, slot, channel }, &to_loop).await;
+        }
+    };
     let found = async {
         find_out(worker, pid, slot, &when, kind, &to_loop).await;
     };
-    tokio::join!(told, found);
+    tokio::join!(told, spoken, found);
 }
 
 /// Have the calls of a worker answered, and of everything that it forks: for as long as any of them lives, which may

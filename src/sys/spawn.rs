@@ -32,8 +32,8 @@ pub struct Launch<'a> {
     pub env: &'a [CString],
     /// Name of a variable that gets the child's own pid, e.g. `LISTEN_PID`; known only after the fork.
     pub pid_variable: Option<&'a str>,
-    /// The sockets, to become 3, 4, … in this order.
-    pub sockets: &'a [RawFd],
+    /// What it inherits beyond 0, 1 and 2, to become 3, 4, … in this order: the sockets, a channel.
+    pub descriptors: &'a [RawFd],
     /// A terminal whose foreground the child's group gets.
     pub foreground: Option<RawFd>,
     /// Where to start; `None`: where drainit is.
@@ -141,7 +141,7 @@ const STEPS: [&str; 11] = [
     "setpgid",
     "terminal",
     "chdir",
-    "sockets",
+    "descriptors",
     "/dev/null",
     "exec",
     "--adopt-bind on: seccomp",
@@ -152,7 +152,7 @@ const STEPS: [&str; 11] = [
 ];
 const SETPGID: usize = 0;
 const CHDIR: usize = 2;
-const SOCKETS: usize = 3;
+const DESCRIPTORS: usize = 3;
 const EXEC: usize = 5;
 const SECCOMP: usize = 6;
 
@@ -174,7 +174,7 @@ struct Plan<'a> {
     env: Vec<*const c_char>,
     /// The files to try, in the order of PATH.
     files: Vec<CString>,
-    sockets: Vec<RawFd>,
+    descriptors: Vec<RawFd>,
     pid_entry: Vec<u8>,
     /// Where in `pid_entry` the digits go.
     pid_digits: usize,
@@ -206,7 +206,7 @@ impl<'a> Plan<'a> {
             shell_argv,
             env,
             files: files_to_try(launch.argv.first().map_or(c"", CString::as_c_str), launch.env),
-            sockets: launch.sockets.to_vec(),
+            descriptors: launch.descriptors.to_vec(),
             pid_entry,
             pid_digits,
             adoption: handover.map(|handover| (seccomp::filter(), handover.childs.as_raw_fd())),
@@ -275,15 +275,15 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
     if plan.launch.silent {
         silence();
     }
-    // Before the sockets take the places of descriptors that this needs.
+    // Before others take the places of descriptors that this needs.
     if let Err(errno) = filter_binds(plan) {
         plan.seccomp_errno.store(errno, Ordering::Relaxed);
         if plan.launch.adopt == Adopt::Must {
             return plan.fail_with(SECCOMP, errno);
         }
     }
-    if !place_sockets(&mut plan.sockets) {
-        return plan.fail(SOCKETS);
+    if !place_descriptors(&mut plan.descriptors) {
+        return plan.fail(DESCRIPTORS);
     }
     write_digits(plan.pid_entry.get_mut(plan.pid_digits..).unwrap_or_default(), own_pid());
     if plan.launch.inherited.child_ignored {
@@ -355,10 +355,10 @@ fn is_binary(file: &CStr) -> bool {
     head.starts_with(b"\x7fELF") || head.contains(&0)
 }
 
-/// Put the sockets at 3, 4, …; first out of each other's way, then in place, without close-on-exec.
-fn place_sockets(sockets: &mut [RawFd]) -> bool {
-    let end = 3 + sockets.len() as RawFd;
-    for (place, fd) in (3..).zip(sockets.iter_mut()) {
+/// Put them at 3, 4, …; first out of each other's way, then in place, without close-on-exec.
+fn place_descriptors(descriptors: &mut [RawFd]) -> bool {
+    let end = 3 + descriptors.len() as RawFd;
+    for (place, fd) in (3..).zip(descriptors.iter_mut()) {
         if *fd != place && *fd < end {
             // SAFETY: fcntl(2) with F_DUPFD_CLOEXEC touches no memory.
             *fd = unsafe { libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, end) };
@@ -367,7 +367,7 @@ fn place_sockets(sockets: &mut [RawFd]) -> bool {
             }
         }
     }
-    (3..).zip(sockets.iter()).all(|(place, fd)| {
+    (3..).zip(descriptors.iter()).all(|(place, fd)| {
         let placed = if *fd == place {
             // SAFETY: fcntl(2) with F_SETFD touches no memory.
             unsafe { libc::fcntl(place, libc::F_SETFD, 0) }

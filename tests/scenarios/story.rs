@@ -31,6 +31,7 @@ pub(crate) fn pool(workers: u32) -> Config {
         drain_timeout: None,
         orphan_grace: Duration::from_secs(1),
         stop_signal: Signal::TERM,
+        stop_message: None,
         signal_scope: Scope::Leader,
         own_queues: false,
         signals: SignalTable::pool(),

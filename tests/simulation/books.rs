@@ -12,7 +12,9 @@ use drainit::core::snapshot::Phase;
 use drainit::core::time::Time;
 use drainit::core::types::{Exit, ExitStatus, Pid, Scope, SlotIndex, WorkerId, code};
 
-use super::records::{Ending, Purpose, Record, Sent, Slot, Stage, Step, Sweep, ThisStep, Vacancy};
+use super::records::{
+    Ending, Purpose, Record, Sent, SentMessage, Slot, Stage, Step, Sweep, ThisStep, Vacancy,
+};
 
 /// DESIGN §6: then the hook was advice.
 const PRESTOP_RETURN: Duration = Duration::from_secs(10);
@@ -175,6 +177,7 @@ impl Books {
                     record.retires_by = None;
                 }
             }
+            Event::Undelivered { worker } => self.end_message_wait(Some(*worker)),
             Event::Exited { worker, exit } => self.on_exited(*worker, *exit),
             Event::Descendants { left } => {
                 if let Some(sweep) = &mut self.sweep {
@@ -199,6 +202,7 @@ impl Books {
             Disposition::Drain => {
                 if self.stage == Stage::Ending {
                     self.forward(signal, None);
+                    self.insist();
                 }
                 self.budget_from.get_or_insert(self.now);
                 self.committed.get_or_insert(self.now);
@@ -214,6 +218,47 @@ impl Books {
         let signal = if stopped { Signal::STOP } else { signal };
         let pids = self.workers.values().filter_map(|worker| worker.pid);
         self.this_step.forwards = pids.map(|pid| (pid, signal, value)).collect();
+    }
+
+    /// Whoever waits for its message to work gets the stop signal in place of the one that is passed on.
+    fn insist(&mut self) {
+        let waiting = self.workers.values().filter(|worker| worker.awaits_signal());
+        let waiting: Vec<_> = waiting.filter_map(|worker| worker.pid).collect();
+        self.this_step.forwards.retain(|(pid, ..)| !waiting.contains(pid));
+        self.end_message_wait(None);
+    }
+
+    /// Of one worker, or of all.
+    fn end_message_wait(&mut self, of: Option<WorkerId>) {
+        let now = self.now;
+        for (id, worker) in &mut self.workers {
+            if let Some(message) = worker.message.as_mut().filter(|_| of.is_none_or(|of| of == *id)) {
+                message.signal_due = message.signal_due.min(now);
+            }
+        }
+    }
+
+    /// At least a quarter of a worker's time, or a second of it, is left for the signal.
+    fn latest_signal(&self, deadline: Time) -> Time {
+        deadline - (deadline.since(self.now) / 4).min(Duration::from_secs(1))
+    }
+
+    /// A drain may have left less time to a worker that had been told before.
+    fn shorten_message_waits(&mut self) {
+        let latest: Vec<_> = self
+            .workers
+            .iter()
+            .filter_map(|(id, worker)| {
+                let shortened =
+                    worker.told.filter(|told| worker.message.is_some_and(|sent| *told < sent.deadline));
+                shortened.map(|told| (*id, told, self.latest_signal(told)))
+            })
+            .collect();
+        for (id, deadline, latest) in latest {
+            if let Some(message) = self.workers.get_mut(&id).and_then(|worker| worker.message.as_mut()) {
+                *message = SentMessage { signal_due: message.signal_due.min(latest), deadline };
+            }
+        }
     }
 
     fn scale(&mut self, workers: u32) {
@@ -372,6 +417,7 @@ impl Books {
         }
         self.tell_the_late();
         self.mark_overdue();
+        self.shorten_message_waits();
         let hard = self.hard_deadline();
         if self.ending.is_some() && self.workers.is_empty() && self.sweep.is_none() {
             let grace_over = self.now + self.config.orphan_grace;
@@ -446,6 +492,7 @@ impl Books {
                     Some(Command::Scale(_)) => {}
                     None => self.this_step.odd_replies.push(*request),
                 },
+                Action::Message { pid } => self.note_message(*pid),
                 Action::Retire { .. } | Action::Tell(_) => {}
                 Action::Exit(status) => self.exit = Some(status.clone()),
             }
@@ -481,11 +528,27 @@ impl Books {
             told: None,
             retires_by: None,
             stop_signals: 0,
+            message: None,
             killed: false,
             ready_by: None,
             overdue: false,
         };
         self.workers.insert(id, record);
+    }
+
+    fn note_message(&mut self, pid: Pid) {
+        let wait = self.config.stop_message.and_then(|message| message.wait);
+        let record = self.living(pid).and_then(|id| self.workers.get(&id));
+        let record =
+            record.filter(|record| record.message.is_none() && record.stop_signals == 0 && !record.killed);
+        let due = record.and_then(|record| record.told).map(|deadline| {
+            let latest = self.latest_signal(deadline);
+            SentMessage { signal_due: wait.map_or(latest, |wait| latest.min(self.now + wait)), deadline }
+        });
+        match due.zip(self.living(pid)) {
+            Some((sent, id)) => _ = self.workers.get_mut(&id).map(|record| record.message = Some(sent)),
+            None => self.this_step.odd_messages.push(pid),
+        }
     }
 
     fn note_kill(&mut self, pid: Pid, signal: Signal, scope: Scope, value: Option<u64>) {
@@ -501,6 +564,9 @@ impl Books {
             record.stop_signals += u32::from(purpose == Purpose::Stop);
             if purpose == Purpose::Stop && record.retires_by.is_some() {
                 self.this_step.told_too_early.extend(worker);
+            }
+            if purpose == Purpose::Stop && record.killed {
+                self.this_step.odd_stops.push(pid);
             }
             record.killed |= purpose == Purpose::Kill;
         }

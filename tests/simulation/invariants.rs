@@ -34,6 +34,8 @@ pub(crate) const INVARIANTS: &[(&str, Check)] = &[
     ("a stop has a reason", a_stop_has_a_reason),
     ("a stop reaches everybody", a_stop_reaches_everybody),
     ("the queue comes first", the_queue_comes_first),
+    ("the message comes first", the_message_comes_first),
+    ("the signal follows its message", the_signal_follows_its_message),
     ("preStop is advice", prestop_is_advice),
     ("a hook returns with the LB wait", a_hook_returns_with_the_lb_wait),
     ("a crash loop ends it", a_crash_loop_ends_it),
@@ -172,7 +174,10 @@ fn a_stop_has_a_reason(books: &Books, _: &Step<'_>) -> Verdict {
 
 fn a_stop_reaches_everybody(books: &Books, _: &Step<'_>) -> Verdict {
     let told = books.workers.iter().filter(|(_, worker)| worker.told.is_some() && worker.pid.is_some());
-    let due = |worker: &Record| worker.retires_by.is_none() && worker.stop_signals == 0 && !worker.killed;
+    let due = |worker: &Record| {
+        let asked = worker.stop_signals > 0 || worker.message.is_some();
+        worker.retires_by.is_none() && !asked && !worker.killed
+    };
     let missed = told.into_iter().find(|(_, worker)| due(worker));
     demand(missed.is_none(), || format!("{missed:?} was never told"))
 }
@@ -181,6 +186,32 @@ fn a_stop_reaches_everybody(books: &Books, _: &Step<'_>) -> Verdict {
 fn the_queue_comes_first(books: &Books, _: &Step<'_>) -> Verdict {
     let early = &books.this_step.told_too_early;
     demand(early.is_empty(), || format!("{early:?} were told with a queue"))
+}
+
+/// To whoever serves or may soon, once, and never after the signal.
+fn the_message_comes_first(books: &Books, _: &Step<'_>) -> Verdict {
+    let odd = &books.this_step.odd_messages;
+    demand(odd.is_empty(), || format!("messages to {odd:?}"))?;
+    let wrong = books.workers.iter().find(|(_, worker)| {
+        let told = worker.told.is_some() && worker.pid.is_some() && worker.retires_by.is_none();
+        let due = told && books.config.stop_message.is_some() && !worker.failed && !worker.hung;
+        worker.message.is_some() && !due || due && worker.message.is_none() && !worker.killed
+    });
+    demand(wrong.is_none(), || format!("{wrong:?}"))
+}
+
+/// When the message has had its time, is undelivered, or somebody insists: not before, and not later.
+fn the_signal_follows_its_message(books: &Books, _: &Step<'_>) -> Verdict {
+    let odd = &books.this_step.odd_stops;
+    demand(odd.is_empty(), || format!("after KILL: {odd:?}"))?;
+    for (id, worker) in &books.workers {
+        let Some(message) = worker.message else { continue };
+        let due = message.signal_due <= books.now;
+        demand(worker.stop_signals == u32::from(due) || worker.killed && worker.stop_signals <= 1, || {
+            format!("{id:?} {worker:?}")
+        })?;
+    }
+    Ok(())
 }
 
 /// Ten seconds after the hook's return, not before and not later; then the deadline is forgotten.

@@ -56,12 +56,27 @@ pub(crate) struct Record {
     pub(crate) retires_by: Option<Time>,
     /// How it was told: filled once the signal has been seen.
     pub(crate) stop_signals: u32,
+    pub(crate) message: Option<SentMessage>,
     pub(crate) killed: bool,
     pub(crate) ready_by: Option<Time>,
     pub(crate) overdue: bool,
 }
 
+/// A stop message that the signal is to follow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SentMessage {
+    /// Not before, and not later.
+    pub(crate) signal_due: Time,
+    /// The worker's own deadline, when that was reckoned.
+    pub(crate) deadline: Time,
+}
+
 impl Record {
+    /// The message has been sent, and the signal has not.
+    pub(crate) fn awaits_signal(&self) -> bool {
+        self.message.is_some() && self.stop_signals == 0 && !self.killed
+    }
+
     pub(crate) fn is_ready(&self) -> bool {
         self.ready_at.is_some() && self.told.is_none() && !self.hung
     }
@@ -121,6 +136,10 @@ pub(crate) struct ThisStep {
     /// Spawns into a slot that was not to be filled, or under a used id.
     pub(crate) odd_spawns: Vec<(WorkerId, SlotIndex)>,
     pub(crate) odd_replies: Vec<RequestId>,
+    /// Messages to somebody who is not there, or was told already.
+    pub(crate) odd_messages: Vec<Pid>,
+    /// Stop signals to somebody who has been killed.
+    pub(crate) odd_stops: Vec<Pid>,
     pub(crate) sweeps: Vec<Signal>,
     /// The last worker is gone.
     pub(crate) deserted: bool,

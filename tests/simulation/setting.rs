@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use drainit::core::config::{Backoff, Config, Count, Kind, LbWait, MaxCrashes, ReadinessOnDrain, Restart};
+use drainit::core::config::{
+    Backoff, Config, Count, Kind, LbWait, MaxCrashes, ReadinessOnDrain, Restart, StopMessage,
+};
 use drainit::core::event::SpawnFailure;
 use drainit::core::signal::{Disposition, Signal, SignalTable};
 use drainit::core::types::Scope;
@@ -45,6 +47,10 @@ pub(crate) struct Habits {
     pub(crate) first_start: Option<SpawnFailure>,
     /// Workers that do not answer the stop signal.
     pub(crate) stuck: u64,
+    /// Workers that do not answer the stop message.
+    pub(crate) deaf: u64,
+    /// Messages that do not arrive.
+    pub(crate) undelivered: u64,
     /// Workers that not even KILL ends at once.
     pub(crate) undead: u64,
     pub(crate) orphans: u64,
@@ -67,6 +73,8 @@ impl Habits {
             spawn_failure: rng.pick(&[0, 0, 10, 60]),
             first_start: rng.chance(4).then(|| spawn_failure(rng)),
             stuck: often(rng),
+            deaf: often(rng),
+            undelivered: rng.pick(&[0, 0, 20, 100]),
             undead: rng.pick(&[0, 0, 20, 100]),
             orphans: rng.pick(&[0, 20, 100]),
             clock_step: rng.pick(&[0, 0, 2, 10]),
@@ -122,6 +130,9 @@ pub(crate) fn config(rng: &mut Rng) -> Config {
             .chance(50)
             .then(|| rng.pick(&[ms(0), ms(10), ms(1_000), ms(5_000), ms(86_400_000)])),
         orphan_grace: rng.pick(&[ms(0), ms(10), ms(1_000), ms(5_000), ms(60_000)]),
+        stop_message: rng.chance(40).then(|| StopMessage {
+            wait: rng.pick(&[None, None, Some(ms(0)), Some(ms(300)), Some(ms(4_000)), Some(ms(86_400_000))]),
+        }),
         stop_signal: rng.pick(&[Signal::TERM, Signal::TERM, QUIT, Signal::INT, USR1, RTMIN_3]),
         signal_scope: rng.pick(&[Scope::Leader, Scope::Group]),
         own_queues: kind == Kind::Pool && rng.chance(30),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drainit::core::Supervisor;
-use drainit::core::event::{Action, Command, Event, Hang, RequestId, SpawnFailure};
+use drainit::core::event::{Action, Command, Event, Hang, Notice, RequestId, SpawnFailure};
 use drainit::core::signal::{Disposition, Signal};
 use drainit::core::snapshot::{Phase, Snapshot};
 use drainit::core::time::Time;
@@ -18,7 +18,7 @@ use super::rng::Rng;
 use super::setting::{self, Habits, QUIT, RTMIN_3, USR1};
 
 /// More steps than any history needs; beyond them something turns in a circle.
-const ENDLESS: u64 = 30_000;
+const ENDLESS: u64 = 60_000;
 
 /// So many workers have come and gone that the next ones do not crash: not every rule bounds a crash loop.
 const MANY: u64 = 2_000;
@@ -84,6 +84,7 @@ struct Process {
     known_at: Time,
     /// How it takes a request to finish; not at all, where there is nothing.
     on_stop: Option<(Duration, Exit)>,
+    on_message: Option<(Duration, Exit)>,
     dies_after: Duration,
     leaves: u64,
 }
@@ -227,12 +228,13 @@ impl World {
             let signal = self.rng.pick(&[Signal::TERM, Signal::TERM, Signal::INT]);
             return Event::Signal { signal, value: None };
         }
-        match self.rng.below(13) {
+        match self.rng.below(14) {
             0..2 => Event::Command { command: Command::PreStop, request },
             2..4 => Event::Command { command: Command::Scale(self.size()), request },
             4 => Event::Ready { worker: any_worker },
             10 => Event::Hung { worker: self.any_ready().unwrap_or(any_worker), why: Hang::Checks },
             11 => Event::Retired { worker: any_worker },
+            12 => Event::Undelivered { worker: any_worker },
             5 if gone => Event::Exited { worker: any_worker, exit: Exit::Code(1) },
             6 if gone => {
                 let failure = setting::spawn_failure(&mut self.rng);
@@ -336,6 +338,15 @@ impl World {
         {
             self.mark("a hung worker's replacement");
         }
+        let vain = |action: &Action| matches!(action, Action::Tell(Notice::MessageInVain { .. }));
+        if self.history.iter().rev().map_while(Entry::action).any(vain) {
+            self.mark("a stop message in vain");
+        }
+        if let Event::Undelivered { worker } = event
+            && self.books.workers.get(worker).is_some_and(|worker| worker.stop_signals == 1)
+        {
+            self.mark("a stop message undelivered");
+        }
         if matches!(event, Event::Signal { .. }) && self.books.sweep.is_some() {
             self.mark("a signal in the sweep");
         }
@@ -372,6 +383,7 @@ impl World {
                     self.plan(at, Happening::Told(Event::Retired { worker }));
                 }
             }
+            Action::Message { pid } => self.message(pid),
             Action::Reply { .. } | Action::Tell(_) | Action::Exit(_) => {}
         }
     }
@@ -397,12 +409,15 @@ impl World {
         }
         let stuck = self.rng.chance(self.habits.stuck);
         let reaction = (self.wait(20_000), self.end());
+        let deaf = self.rng.chance(self.habits.deaf);
+        let on_message = (!deaf).then(|| (self.wait(20_000), self.end()));
         let undead = self.rng.chance(self.habits.undead);
         let process = Process {
             pid,
             alive: true,
             known_at: answer,
             on_stop: (!stuck).then_some(reaction),
+            on_message,
             dies_after: if undead { self.wait(60_000) } else { Duration::ZERO },
             leaves: if self.rng.chance(self.habits.orphans) { self.rng.below(3) } else { 0 },
         };
@@ -461,6 +476,19 @@ impl World {
             _ => None,
         };
         if let Some((after, exit)) = fate {
+            self.plan(self.clock + after, Happening::Dies(id, exit));
+        }
+    }
+
+    fn message(&mut self, pid: Pid) {
+        let Some((id, process)) = self.processes.iter().find(|(_, process)| process.pid == pid) else {
+            return;
+        };
+        let (id, reaction) = (*id, process.on_message);
+        if self.rng.chance(self.habits.undelivered) {
+            let after = self.wait(3_000);
+            self.plan(self.clock + after, Happening::Told(Event::Undelivered { worker: id }));
+        } else if let Some((after, exit)) = reaction {
             self.plan(self.clock + after, Happening::Dies(id, exit));
         }
     }

@@ -72,6 +72,7 @@ impl Supervisor {
             Event::Ready { worker } => self.pool.on_ready(worker, &mut self.ctx),
             Event::Hung { worker, why } => self.on_hung(worker, why),
             Event::Retired { worker } => self.pool.on_retired(worker, &mut self.ctx),
+            Event::Undelivered { worker } => self.pool.on_undelivered(worker, &mut self.ctx),
             Event::Exited { worker, exit } => {
                 if let Some(death) = self.pool.on_exited(worker, exit, &mut self.ctx) {
                     self.on_death(&death);

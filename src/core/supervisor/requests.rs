@@ -32,7 +32,7 @@ impl Supervisor {
                 self.end_lb_wait("a signal ended it");
             }
             // To many servers the second one means 'faster'.
-            Life::Stopping(_) => self.pool.forward(signal, None, &mut self.ctx),
+            Life::Stopping(_) => self.pool.insist(signal, &mut self.ctx),
             Life::Sweeping(_) => self.bound_sweep(Trigger::Signal(signal)),
             Life::Exited => {}
         }

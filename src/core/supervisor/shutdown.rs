@@ -53,7 +53,14 @@ impl Supervisor {
     pub(super) fn stop(&mut self, span: Span, signal: Signal, verdict: Verdict) {
         let now = self.ctx.now;
         let deadline = span.workers_deadline(now, &self.ctx.config);
-        self.ctx.tell(Notice::Stopping { workers: self.pool.len(), signal, patience: deadline.since(now) });
+        let (workers, patience) = (self.pool.len(), deadline.since(now));
+        self.ctx.tell(match self.ctx.config.stop_message {
+            Some(message) => {
+                let signal_after = message.signal_due(now, deadline).since(now);
+                Notice::Messaging { workers, signal_after, patience }
+            }
+            None => Notice::Stopping { workers, signal, patience },
+        });
         self.pool.stop_filling();
         self.pool.stop_all(signal, deadline, &mut self.ctx);
         self.life = Life::Stopping(Stopping { span, killing: false, exit_by: None, verdict });

@@ -1,8 +1,11 @@
 //! Doing what the core wants done.
 
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
 use super::workers::{Newcomer, Worker};
 use super::{Child, Engine};
-use crate::config::values::ReadyWhen;
+use crate::config::values::{NodeIpc, ReadyWhen};
 use crate::core::event::{Action, Event, SpawnFailure};
 use crate::core::signal::Signal;
 use crate::core::types::{Generation, Pid, Scope, SlotIndex, WorkerId};
@@ -20,6 +23,7 @@ impl Engine {
             Action::Spawn { worker, slot, generation } => self.spawn(worker, slot, generation),
             Action::Kill { pid, signal, scope, value } => self.kill(pid, signal, scope, value),
             Action::Retire { worker } => self.retire(worker),
+            Action::Message { pid } => self.send_stop_message(pid),
             Action::Sweep { signal } => self.sweep(signal),
             Action::Reply { request, outcome } => {
                 if let Some(reply) = self.replies.remove(&request) {
@@ -78,13 +82,20 @@ impl Engine {
         let part = self.launcher.sockets.assign(worker, slot);
         let part = part.map_err(|error| SpawnFailure::System(format!("no socket for it: {error}")))?;
         let address = notify.as_ref().map(NotifySocket::address);
-        let Started { pid, notifier, not_adopted } =
-            self.launcher.start(slot, generation, part, address.as_deref())?;
+        let (channel, childs_end) = self.open_channel(to_spare)?.unzip();
+        let Started { pid, notifier, not_adopted } = self.launcher.start(
+            slot,
+            generation,
+            part,
+            address.as_deref(),
+            childs_end.as_ref().map(AsRawFd::as_raw_fd),
+        )?;
         if let Some(error) = not_adopted {
             // What the kernel refuses one worker, it refuses all.
             self.give_up_adoption(&error.to_string());
         }
-        self.newcomers.push(Newcomer { worker, pid, slot, notify, notifier });
+        self.channels.extend(channel.iter().map(|channel| (worker, Arc::clone(channel))));
+        self.newcomers.push(Newcomer { worker, pid, slot, notify, channel, notifier });
         Ok(pid)
     }
 
@@ -99,8 +110,15 @@ impl Engine {
     fn has_descriptors_to_spare(&self) -> bool {
         let workers = i32::try_from(self.workers.len()).unwrap_or(i32::MAX);
         let sockets = i32::try_from(self.launcher.sockets.surplus()).unwrap_or(i32::MAX);
-        workers.saturating_mul(2).saturating_add(sockets).saturating_add(DESCRIPTORS_KEPT)
+        workers
+            .saturating_mul(self.descriptors_a_worker())
+            .saturating_add(sockets)
+            .saturating_add(DESCRIPTORS_KEPT)
             < descriptors::limit()
+    }
+
+    pub(in crate::daemon) fn descriptors_a_worker(&self) -> i32 {
+        if self.node_ipc == NodeIpc::Off { 2 } else { 3 }
     }
 
     fn kill(&mut self, pid: Pid, signal: Signal, scope: Scope, value: Option<u64>) {

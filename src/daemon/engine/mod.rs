@@ -1,6 +1,7 @@
 //! Performs what the core wants and tells it what happened. Knows no event loop: whoever turns it does.
 
 mod actions;
+mod messages;
 mod reaping;
 mod steering;
 mod workers;
@@ -18,7 +19,7 @@ use super::job_control::JobControl;
 use super::launcher::Launcher;
 use super::notices;
 use crate::admin::{Request, Stats};
-use crate::config::values::ReadyWhen;
+use crate::config::values::{NodeIpc, ReadyWhen, StopMessage};
 use crate::config::{Config, Health};
 use crate::core::Supervisor;
 use crate::core::config::{Kind, MAX_WORKERS};
@@ -27,6 +28,7 @@ use crate::core::signal::Signal;
 use crate::core::snapshot::Snapshot;
 use crate::core::time::Time;
 use crate::core::types::{ExitStatus, Pid, Scope, WorkerId};
+use crate::sys::channel::Channel;
 use crate::sys::memory::OomKills;
 use crate::sys::orphans::Member;
 use crate::sys::signals::Received;
@@ -53,6 +55,10 @@ pub(super) struct Engine {
     /// Everybody we have started and not reaped; who is not here is an orphan.
     children: BTreeMap<Pid, Child>,
     workers: BTreeMap<WorkerId, Worker>,
+    node_ipc: NodeIpc,
+    stop_message: Option<StopMessage>,
+    /// Our ends, for as long as the worker lives.
+    channels: BTreeMap<WorkerId, Arc<Channel>>,
     /// For the event loop: whose readiness to find out, and whose no more.
     pub(super) newcomers: Vec<Newcomer>,
     pub(super) departed: Vec<WorkerId>,
@@ -110,6 +116,9 @@ impl Engine {
             events: VecDeque::new(),
             children: BTreeMap::new(),
             workers: BTreeMap::new(),
+            node_ipc: config.node_ipc,
+            stop_message: config.stop_message,
+            channels: BTreeMap::new(),
             newcomers: Vec::new(),
             departed: Vec::new(),
             serving: Vec::new(),

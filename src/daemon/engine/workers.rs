@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -12,6 +13,7 @@ use crate::core::event::{Event, Hang};
 use crate::core::types::{Pid, SlotIndex, WorkerId};
 use crate::daemon::adoption::Told;
 use crate::sys::accepting::{self, Sight};
+use crate::sys::channel::Channel;
 use crate::sys::notify::NotifySocket;
 use crate::sys::seccomp::Notifier;
 
@@ -44,6 +46,7 @@ pub(in crate::daemon) struct Newcomer {
     pub(in crate::daemon) pid: Pid,
     pub(in crate::daemon) slot: SlotIndex,
     pub(in crate::daemon) notify: Option<NotifySocket>,
+    pub(in crate::daemon) channel: Option<Arc<Channel>>,
     /// Who is asked about its sockets.
     pub(in crate::daemon) notifier: Option<Notifier>,
 }
