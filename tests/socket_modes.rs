@@ -282,6 +282,13 @@ fn a_client_keeps_its_worker() {
 /// In a network of its own, whose loopback has more IPv6 addresses than one.
 #[test]
 fn a_client_of_ipv6_keeps_its_worker() {
+    const SCRIPT: &str = r#"set -e
+        ip link set lo up
+        for i in $(seq 40); do ip -6 addr add fd00::$(printf %x $i)/128 dev lo nodad; done
+        "$1" --workers 3 --listen '[::]:8080' --sockets sticky --admin off --control @v6 -- "$2" & drainit=$!
+        until DRAINIT_CONTROL=@v6 "$1" status --json | grep -q '"ready_workers":3'; do sleep 0.05; done
+        "$3" -c "$4"
+        kill $drainit; wait $drainit"#;
     const CLIENT: &str = "import socket, sys\n\
         def who(n):\n  \
         s = socket.socket(socket.AF_INET6); s.bind(('fd00::%x' % n, 0)); s.connect(('::1', 8080))\n  \
@@ -295,14 +302,11 @@ fn a_client_of_ipv6_keeps_its_worker() {
         assert first == [who(n) for n in range(1, 41)], 'a client moved'\n\
         assert len(set(first)) == 3, first\n";
     let Some(python) = python() else { return cannot_run("no python3") };
-    let script = format!(
-        "set -e; ip link set lo up; i=1; while [ $i -le 40 ]; do ip -6 addr add fd00::$(printf %x $i)/128 dev lo nodad; i=$((i+1)); done
-        \"$1\" --workers 3 --listen '[::]:8080' --sockets sticky --admin 127.0.0.1:9180 --control off -- \"$2\" & p=$!
-        until curl -sf 127.0.0.1:9180/status | grep -q '\"ready_workers\":3'; do sleep 0.05; done
-        \"$3\" -c \"$4\"; code=$?; kill $p; wait $p; exit $code"
-    );
+    if std::process::Command::new("ip").arg("-V").output().is_err() {
+        return cannot_run("no ip (iproute2)");
+    }
     let mut command = std::process::Command::new("unshare");
-    command.args(["--net", "--map-root-user", "sh", "-c", &script, "sh"]);
+    command.args(["--net", "--map-root-user", "sh", "-c", SCRIPT, "sh"]);
     command.arg(common::Subject::from_env().path()).arg(common::example("server")).arg(python).arg(CLIENT);
     let output = command.output().expect("unshare");
     assert!(output.status.success(), "{output:?}");

@@ -11,7 +11,7 @@ use nix::sys::socket::{
 use super::http::{self, Answer};
 
 /// Connect from `source`; its port 0 is any.
-pub fn connect_from(source: SocketAddr, target: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) fn connect_from(source: SocketAddr, target: SocketAddr) -> io::Result<TcpStream> {
     let family = if source.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::IpBindAddressNoPort, &true)?;
@@ -20,7 +20,7 @@ pub fn connect_from(source: SocketAddr, target: SocketAddr) -> io::Result<TcpStr
     Ok(fd.into())
 }
 
-pub fn get_from(source: SocketAddr, target: SocketAddr, path: &str) -> io::Result<Answer> {
+pub(crate) fn get_from(source: SocketAddr, target: SocketAddr, path: &str) -> io::Result<Answer> {
     let stream = connect_from(source, target)?;
     http::exchange(stream, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"))
 }
