@@ -55,6 +55,12 @@
 //! it binds for itself, is given them when it does: its bind(2) and listen(2) wait for the loop's answer
 //! ([`sys::seccomp`]), and the loop decides from what it sees of the worker's socket (`daemon::adoption`).
 //!
+//! # What workers say
+//!
+//! Each has a socket of its own for sd_notify(3). A task waits for words, the loop reads them ([`sys::notify`]), and the
+//! core decides over them ([`core::word`]), the watchdog's clock included. Before any deadline is taken for missed the
+//! loop reads what is still there: no worker is blamed for a silence that was ours.
+//!
 //! # Signals
 //!
 //! All of them are blocked from the first instruction on and read one by one from a descriptor ([`sys::signals`]):

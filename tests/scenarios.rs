@@ -15,6 +15,7 @@ use drainit::core::signal::Signal;
 use drainit::core::snapshot::Phase;
 use drainit::core::time::Time;
 use drainit::core::types::{Exit, WorkerId};
+use drainit::core::word::{Lifecycle, Ping, Word};
 
 use story::{BY_TERM, Story, cannot_execute, not_found, pool, refused, single};
 
@@ -421,4 +422,65 @@ fn a_hung_worker_that_dies_is_replaced_once() {
     assert!(story.spawns().is_empty());
     story.ready(2);
     assert!(story.is_ready());
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn a_worker_that_falls_silent_is_replaced_and_one_that_pings_is_not() {
+    let mut story = Story::serving(Config { watchdog: Some(seconds(10)), ..pool(2) });
+    story.at(9.0).says(2, Word { ping: Some(Ping::Alive), ..Word::default() });
+    story.at(10.0);
+    assert_eq!(story.spawns(), [0], "the silent one's");
+    assert!(story.sent(Signal::TERM).is_empty());
+    story.comes_up(3);
+    assert_eq!(story.sent(Signal::TERM), [101]);
+}
+
+#[test]
+fn nobody_is_blamed_for_what_a_supervisor_that_slept_did_not_hear() {
+    let mut story = Story::serving(Config { watchdog: Some(seconds(10)), ..pool(2) });
+    story.sleeps_until(60).tell(Event::Tick);
+    assert!(story.spawns().is_empty());
+    story.at(70.0);
+    assert_eq!(story.spawns(), [0, 1]);
+}
+
+#[test]
+fn a_worker_that_stops_by_itself_is_replaced_when_it_is_gone() {
+    let mut story = Story::serving(pool(1));
+    story.at(20.0).says(1, Word { lifecycle: Some(Lifecycle::Stopping), ..Word::default() });
+    assert!(!story.is_ready() && story.spawns().is_empty() && story.sent(Signal::TERM).is_empty());
+    story.says(1, Word { lifecycle: Some(Lifecycle::Ready), ..Word::default() });
+    assert!(!story.is_ready(), "there is no way back");
+    story.exits(1, Exit::Code(0));
+    assert_eq!(story.spawns(), [0]);
+}
+
+#[test]
+fn more_time_to_start_has_to_be_asked_for_again_and_again() {
+    let mut story = Story::start(pool(1));
+    story.spawned(1);
+    let more = Word { extend: Some(seconds(20)), ..Word::default() };
+    story.at(5.0).says(1, more.clone());
+    story.at(29.0).says(1, more);
+    story.at(48.9);
+    assert!(story.sent(Signal::TERM).is_empty());
+    story.at(49.0);
+    assert_eq!(story.sent(Signal::TERM), [101]);
+}
+
+#[test]
+fn more_time_to_finish_ends_at_the_hard_deadline() {
+    let mut story = Story::serving(Config { drain_timeout: Some(seconds(5)), ..pool(2) });
+    story.at(100.0).signal(Signal::INT);
+    story.at(104.0).says(1, Word { extend: Some(seconds(3_600)), ..Word::default() });
+    story.at(105.0);
+    assert_eq!(story.sent(Signal::KILL), [102]);
+    story.at(128.9);
+    assert!(story.sent(Signal::KILL).is_empty());
+    story.at(129.0);
+    assert_eq!(story.sent(Signal::KILL), [101]);
 }

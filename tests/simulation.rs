@@ -14,6 +14,8 @@ mod records;
 mod rng;
 #[path = "simulation/setting.rs"]
 mod setting;
+#[path = "simulation/words.rs"]
+mod words;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -35,11 +37,13 @@ const LINES: usize = 30;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a simulation that never saw it would prove nothing about.
-const CORNERS: [&str; 16] = [
+const CORNERS: [&str; 18] = [
     "a queue was waited for",
     "a hung worker's replacement",
     "a stop message in vain",
     "a stop message undelivered",
+    "a silent worker",
+    "a worker that stops by itself",
     "came to rest",
     "preStop without TERM",
     "a death in lame-duck",

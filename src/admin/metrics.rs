@@ -122,6 +122,7 @@ impl Sources {
         let exceeded = [
             ("ready", counters.ready_timeouts),
             ("retire", counters.retire_timeouts),
+            ("watchdog", counters.watchdog_timeouts),
             ("drain", counters.forced_kills),
             ("stop-message", counters.stop_message_timeouts),
             ("hard", counters.hard_deadlines),

@@ -46,6 +46,8 @@ pub(crate) fn snapshot(phase: Phase) -> Snapshot {
                 state: if slot < ready_workers { WorkerState::Ready } else { WorkerState::Starting },
                 ready: slot < ready_workers,
                 socket: "inherited",
+                status_text: None,
+                main_pid: None,
                 uptime_seconds: 12.0,
             })
             .collect(),

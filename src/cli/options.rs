@@ -92,6 +92,9 @@ pub struct ReadinessArgs {
         help = "Then a worker that is not ready is failed; or off [default: 30s with --listen, else off]"
     )]
     pub ready_timeout: Option<Timeout>,
+    /// A worker that serves and sends no WATCHDOG=1 for so long is hung, and replaced; or off
+    #[arg(long, env = "DRAINIT_WATCHDOG", value_name = "DUR", default_value = "off")]
+    pub watchdog: Timeout,
     /// Ready workers below which the pod is not ready
     #[arg(long, env = "DRAINIT_MIN_READY", value_name = "N|N%", default_value = "1", value_parser = values::parse_count)]
     pub min_ready: Count,

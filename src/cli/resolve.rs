@@ -84,6 +84,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         max_crashes: args.pool.max_crashes.0,
         ready_timeout,
         min_ready: args.readiness.min_ready,
+        watchdog: args.readiness.watchdog.0,
         grace: args.drain.grace.unwrap_or(seconds(if around.in_pod { 30 } else { 10 })),
         margin: args.drain.margin,
         lb_wait,
@@ -116,6 +117,9 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
     }
     if ready_timeout.is_some_and(|timeout| timeout.is_zero()) {
         return Err("--ready-timeout 0 fails every worker at once; takes a longer time or off".to_owned());
+    }
+    if core.watchdog.is_some_and(|every| every.is_zero()) {
+        return Err("--watchdog 0 finds every worker hung at once; takes a longer time or off".to_owned());
     }
     let mut warnings = warnings(&core);
     warnings.extend(deaf.then(|| {

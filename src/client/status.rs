@@ -41,6 +41,7 @@ struct Worker {
     state: String,
     socket: String,
     uptime_seconds: f64,
+    status_text: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -89,11 +90,15 @@ fn table(status: &Status) -> String {
     if status.counters.oom_kills > 0 {
         let _ = writeln!(out, "killed by the kernel, out of memory (OOM): {}", status.counters.oom_kills);
     }
-    let header = ["SLOT", "PID", "GENERATION", "VERSION", "STATE", "SOCKET", "UP"].map(str::to_owned);
+    let header =
+        ["SLOT", "PID", "GENERATION", "VERSION", "STATE", "SOCKET", "UP", "STATUS"].map(str::to_owned);
     let rows: Vec<_> = std::iter::once(header).chain(status.workers.iter().map(row)).collect();
+    // Most servers say nothing of themselves.
+    let told = status.workers.iter().any(|worker| worker.status_text.is_some());
+    let columns = if told { 8 } else { 7 };
     for row in &rows {
         let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
+        for (column, cell) in row.iter().enumerate().take(columns) {
             let width = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
             let _ = write!(line, "{cell:<width$}  ", width = width.unwrap_or(0));
         }
@@ -102,7 +107,7 @@ fn table(status: &Status) -> String {
     out
 }
 
-fn row(worker: &Worker) -> [String; 7] {
+fn row(worker: &Worker) -> [String; 8] {
     let or_dash =
         |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
     [
@@ -113,6 +118,7 @@ fn row(worker: &Worker) -> [String; 7] {
         or_dash(Some(worker.state.clone())),
         or_dash(Some(worker.socket.clone())),
         span(worker.uptime_seconds),
+        or_dash(worker.status_text.clone()),
     ]
 }
 
@@ -128,7 +134,7 @@ fn span(seconds: f64) -> String {
     }
 }
 
-/// A version is the user's text, and this is a terminal.
+/// A version is the user's text, a status the worker's, and this is a terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
 }
@@ -154,6 +160,15 @@ SLOT  PID  GENERATION  VERSION  STATE     SOCKET     UP
 10    -    0           -        starting  -          0s
 ";
         assert_eq!(printable(&table(&status)), expected);
+    }
+
+    #[test]
+    fn what_workers_say_of_themselves_has_a_column_where_one_does() {
+        let json = r#"{"workers":[{"slot":0,"state":"ready","status_text":"serving 3"},{"slot":1}]}"#;
+        let table = table(&serde_json::from_str(json).unwrap());
+        let lines: Vec<_> = table.lines().skip(1).collect();
+        assert!(lines[0].ends_with("UP  STATUS") && lines[1].ends_with("0s  serving 3"), "{table}");
+        assert!(lines[2].ends_with("0s  -"), "{table}");
     }
 
     #[test]

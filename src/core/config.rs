@@ -26,6 +26,8 @@ pub struct Config {
     /// A worker not ready after this long is failed.
     pub ready_timeout: Option<Duration>,
     pub min_ready: Count,
+    /// How often a worker that serves has to be heard of.
+    pub watchdog: Option<Duration>,
     /// The orchestrator's whole patience.
     pub grace: Duration,
     /// Kept back from it.

@@ -37,6 +37,10 @@ impl Context {
         self.outbox.retain(|action| !matches!(action, Action::Spawn { .. }));
     }
 
+    pub(super) fn has_actions(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     pub(super) fn next_action(&mut self) -> Option<Action> {
         self.outbox.pop_front()
     }

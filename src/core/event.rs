@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::signal::Signal;
 use super::snapshot::Phase;
 use super::types::{Exit, ExitStatus, Generation, Pid, Scope, SlotIndex, WorkerId};
+use super::word::Word;
 
 /// Everything that can happen.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub enum Event {
     SpawnFailed { worker: WorkerId, failure: SpawnFailure },
     /// The worker can serve.
     Ready { worker: WorkerId },
+    /// The worker says something of itself.
+    Said { worker: WorkerId, word: Word },
     /// The worker lives and does not serve any more.
     Hung { worker: WorkerId, why: Hang },
     /// The answer to [`Action::Retire`]: nothing waits for the worker any more.
@@ -80,6 +83,10 @@ impl SpawnFailure {
 pub enum Hang {
     /// It failed its checks, `--check-failures` in a row.
     Checks,
+    /// No WATCHDOG=1 came in time.
+    Silent,
+    /// It said so itself.
+    Trigger,
 }
 
 impl Hang {
@@ -87,6 +94,8 @@ impl Hang {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Checks => "failed its checks (--check)",
+            Self::Silent => "sent no WATCHDOG=1 in time (--watchdog)",
+            Self::Trigger => "says so itself (WATCHDOG=trigger)",
         }
     }
 }
@@ -135,6 +144,9 @@ pub enum Notice {
     PhaseChanged { from: Phase, to: Phase },
     WorkerStarted { slot: SlotIndex, pid: Pid, generation: Generation },
     WorkerReady { slot: SlotIndex, pid: Pid, after: Duration },
+    WorkerReloading { slot: SlotIndex, pid: Pid },
+    WorkerReloaded { slot: SlotIndex, pid: Pid },
+    WorkerStopping { slot: SlotIndex, pid: Pid },
     WorkerExited { slot: SlotIndex, pid: Pid, exit: Exit, uptime: Duration, expected: bool },
     WorkerLate { slot: SlotIndex, pid: Pid, after: Duration },
     WorkerHung { slot: SlotIndex, pid: Pid, why: Hang },

@@ -8,7 +8,7 @@
 //! (`tests/simulation.rs`), and every history of it can be replayed.
 //!
 //! [`Supervisor`] routes; the parts own their state: `pool` and `worker` who runs, `drain` how it ends,
-//! `breaker` and `backoff` when a crash is too many.
+//! `breaker` and `backoff` when a crash is too many, `watchdog` when a worker has been silent for too long.
 
 mod backoff;
 mod breaker;
@@ -25,6 +25,8 @@ mod stop_message;
 mod supervisor;
 pub mod time;
 pub mod types;
+mod watchdog;
+pub mod word;
 mod worker;
 
 pub use supervisor::Supervisor;

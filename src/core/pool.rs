@@ -12,6 +12,7 @@ use super::signal::Signal;
 use super::snapshot::{WorkerState, WorkerView};
 use super::time::Time;
 use super::types::{Exit, Generation, Pid, SlotIndex, WorkerId};
+use super::word::{Lifecycle, Word};
 use super::worker::Worker;
 
 #[derive(Debug)]
@@ -87,11 +88,7 @@ impl Pool {
     }
 
     pub(super) fn ready(&self) -> u32 {
-        self.count(WorkerState::Ready)
-    }
-
-    fn count(&self, state: WorkerState) -> u32 {
-        u32::try_from(self.workers.values().filter(|worker| worker.state == state).count())
+        u32::try_from(self.workers.values().filter(|worker| worker.state.is_ready()).count())
             .unwrap_or(u32::MAX)
     }
 
@@ -128,7 +125,7 @@ impl Pool {
                 None => slot.occupant = Some(id),
                 Some(_) => slot.successor = Some(id),
             }
-            self.workers.insert(id, Worker::new(index, self.generation, ctx.now));
+            self.workers.insert(id, Worker::new(index, self.generation, ctx));
             ctx.counters.spawns += 1;
             ctx.act(Action::Spawn { worker: id, slot: index, generation: self.generation });
         }
@@ -183,7 +180,7 @@ impl Pool {
     pub(super) fn on_ready(&mut self, id: WorkerId, ctx: &mut Context) {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.is_spawning()) else { return };
         worker.on_ready(ctx);
-        let (index, ready) = (worker.slot, worker.state == WorkerState::Ready);
+        let (index, ready) = (worker.slot, worker.state.is_ready());
         if ready {
             self.succeed(index, id, ctx);
         }
@@ -210,7 +207,7 @@ impl Pool {
 
     /// Who is in which slot, for whoever has sockets to give them.
     pub(super) fn seats(&self) -> impl Iterator<Item = Seat> {
-        let is_ready = |id| self.workers.get(&id).is_some_and(|worker| worker.state == WorkerState::Ready);
+        let is_ready = |id| self.workers.get(&id).is_some_and(|worker| worker.state.is_ready());
         self.slots.iter().map(move |slot| Seat {
             occupant: slot.occupant,
             ready: slot.occupant.is_some_and(is_ready),
@@ -221,7 +218,7 @@ impl Pool {
     /// A ready worker serves no more. Its replacement comes first; the delay until it is spawned is returned. Without
     /// one (`--restart never`) it is told to stop, and its end is a failure.
     pub(super) fn on_hung(&mut self, id: WorkerId, why: Hang, ctx: &mut Context) -> Option<HungWorker> {
-        let worker = self.workers.get_mut(&id).filter(|worker| worker.state == WorkerState::Ready)?;
+        let worker = self.workers.get_mut(&id).filter(|worker| worker.state.is_ready())?;
         let healthy = worker.ready_for(ctx.now).is_some_and(|ready| ready >= ctx.config.min_uptime);
         let index = worker.slot;
         worker.on_hung(why, ctx);
@@ -232,6 +229,36 @@ impl Pool {
         }
         let delay = self.replace(index, healthy, ctx)?;
         Some(HungWorker { slot: index, healthy, delay })
+    }
+
+    /// What a worker says of itself, but for its being hung.
+    pub(super) fn on_said(&mut self, id: WorkerId, word: &Word, ctx: &mut Context) {
+        if word.lifecycle == Some(Lifecycle::Ready) {
+            self.on_ready(id, ctx);
+        }
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.is_spawning()) else { return };
+        worker.on_said(word, ctx);
+    }
+
+    pub(super) fn on_ping(&mut self, id: WorkerId, now: Time) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.on_ping(now);
+        }
+    }
+
+    /// A worker that starts has found out that it will not be ready: it is told to stop, and its end is a failure.
+    pub(super) fn on_never_ready(&mut self, id: WorkerId, why: Hang, ctx: &mut Context) {
+        let worker = self.workers.get_mut(&id).filter(|worker| !worker.is_spawning());
+        if let Some(worker) = worker.filter(|worker| worker.state == WorkerState::Starting) {
+            ctx.tell(Notice::WorkerHung { slot: worker.slot, pid: worker.pid(), why });
+            worker.failed = true;
+            worker.stop(ctx.config.stop_signal, ctx.now + ctx.config.stop_patience(), ctx);
+        }
+    }
+
+    /// Somebody whose watchdog has run out.
+    pub(super) fn next_silent(&mut self, now: Time) -> Option<WorkerId> {
+        self.workers.iter_mut().find_map(|(id, worker)| worker.is_silent(now).then_some(*id))
     }
 
     pub(super) fn on_exited(&mut self, id: WorkerId, exit: Exit, ctx: &mut Context) -> Option<Death> {
@@ -311,7 +338,9 @@ impl Pool {
 
     /// The next moment at which [`Pool::fire`] or [`Pool::fill`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        let deadlines = self.workers.values().flat_map(|worker| [worker.deadline(), worker.signal_due()]);
+        let workers = self.workers.values();
+        let deadlines =
+            workers.flat_map(|worker| [worker.deadline(), worker.signal_due(), worker.watchdog_due()]);
         let deadlines = deadlines.flatten();
         deadlines.chain(self.slots.iter().filter_map(|slot| slot.due)).min()
     }
@@ -340,11 +369,11 @@ impl Pool {
                     ctx.counters.retire_timeouts += 1;
                     worker.on_retired(ctx);
                 }
-                WorkerState::Draining => {
+                WorkerState::Draining | WorkerState::Stopping => {
                     worker.kill(ctx);
                     killed = true;
                 }
-                WorkerState::Ready | WorkerState::Hung | WorkerState::Killed => {}
+                WorkerState::Ready | WorkerState::Reloading | WorkerState::Hung | WorkerState::Killed => {}
             }
         }
         killed

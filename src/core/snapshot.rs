@@ -45,6 +45,10 @@ impl Phase {
 pub enum WorkerState {
     Starting,
     Ready,
+    /// It reads its configuration again, and serves meanwhile.
+    Reloading,
+    /// It is ending by itself.
+    Stopping,
     /// It was ready and does not serve any more; its replacement is under way.
     Hung,
     /// Told to stop.
@@ -54,15 +58,33 @@ pub enum WorkerState {
 }
 
 impl WorkerState {
-    pub const ALL: [Self; 5] = [Self::Starting, Self::Ready, Self::Hung, Self::Draining, Self::Killed];
+    pub const ALL: [Self; 7] = [
+        Self::Starting,
+        Self::Ready,
+        Self::Reloading,
+        Self::Stopping,
+        Self::Hung,
+        Self::Draining,
+        Self::Killed,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Ready => "ready",
+            Self::Reloading => "reloading",
+            Self::Stopping => "stopping",
             Self::Hung => "hung",
             Self::Draining => "draining",
             Self::Killed => "killed",
+        }
+    }
+
+    /// Whether it serves, as far as is known.
+    pub const fn is_ready(self) -> bool {
+        match self {
+            Self::Ready | Self::Reloading => true,
+            Self::Starting | Self::Stopping | Self::Hung | Self::Draining | Self::Killed => false,
         }
     }
 }
@@ -120,6 +142,10 @@ pub struct WorkerView {
     /// How the worker got its sockets.
     pub socket: &'static str,
     pub uptime_seconds: f64,
+    /// What it says of itself, for people (`STATUS=`).
+    pub status_text: Option<String>,
+    /// Who of its processes is the one that matters, where it names another than the one we started (`MAINPID=`).
+    pub main_pid: Option<Pid>,
 }
 
 /// The drain in seconds, counted from its start.
@@ -157,6 +183,7 @@ pub struct Counters {
     pub prestop_returns: u64,
     pub hard_deadlines: u64,
     pub ready_timeouts: u64,
+    pub watchdog_timeouts: u64,
     pub orphan_timeouts: u64,
     /// Queues that were not empty in time.
     pub retire_timeouts: u64,
@@ -165,9 +192,10 @@ pub struct Counters {
 }
 
 /// The named deadlines and how long each lets somebody wait.
-pub fn deadlines(config: &Config) -> [(&'static str, Option<Duration>); 8] {
+pub fn deadlines(config: &Config) -> [(&'static str, Option<Duration>); 9] {
     [
         ("ready", config.ready_timeout),
+        ("watchdog", config.watchdog),
         ("lb-wait", Some(config.effective_lb_wait().max)),
         ("retire", config.retire_patience()),
         ("drain", Some(config.stop_patience())),

@@ -1,4 +1,4 @@
-//! One incarnation of a worker: starting, ready, hung, draining, killed.
+//! One incarnation of a worker: starting, ready, reloading, stopping, hung, draining, killed.
 
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use super::snapshot::{WorkerState, WorkerView};
 use super::stop_message::latest_signal;
 use super::time::Time;
 use super::types::{Generation, Pid, Scope, SlotIndex, WorkerId};
+use super::watchdog::Watchdog;
+use super::word::{Lifecycle, Word};
 
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -30,23 +32,32 @@ pub(super) struct Worker {
     stopped_at: Option<Time>,
     /// Until when it serves its own queue, before the stop signal is sent.
     retires_by: Option<Time>,
+    /// It began to end by itself, and nobody has asked it to since.
+    leaving: bool,
+    watchdog: Watchdog,
+    status_text: Option<String>,
+    main_pid: Option<Pid>,
 }
 
 impl Worker {
-    pub(super) fn new(slot: SlotIndex, generation: Generation, now: Time) -> Self {
+    pub(super) fn new(slot: SlotIndex, generation: Generation, ctx: &Context) -> Self {
         Self {
             slot,
             generation,
             state: WorkerState::Starting,
             failed: false,
             pid: None,
-            spawned: now,
+            spawned: ctx.now,
             ready_at: None,
             deadline: None,
             stop_signal: None,
             signal_due: None,
             stopped_at: None,
             retires_by: None,
+            leaving: false,
+            watchdog: Watchdog::new(ctx.config.watchdog),
+            status_text: None,
+            main_pid: None,
         }
     }
 
@@ -79,8 +90,12 @@ impl Worker {
     /// Whether its end was our wish and not a failure.
     pub(super) fn was_asked_to_stop(&self) -> bool {
         match self.state {
-            WorkerState::Starting | WorkerState::Ready | WorkerState::Hung => false,
-            WorkerState::Draining | WorkerState::Killed => !self.failed,
+            WorkerState::Starting
+            | WorkerState::Ready
+            | WorkerState::Reloading
+            | WorkerState::Stopping
+            | WorkerState::Hung => false,
+            WorkerState::Draining | WorkerState::Killed => !self.failed && !self.leaving,
         }
     }
 
@@ -89,7 +104,11 @@ impl Worker {
         self.spawned = ctx.now;
         ctx.tell(Notice::WorkerStarted { slot: self.slot, pid, generation: self.generation });
         match self.state {
-            WorkerState::Starting | WorkerState::Ready | WorkerState::Hung => {
+            WorkerState::Starting
+            | WorkerState::Ready
+            | WorkerState::Reloading
+            | WorkerState::Stopping
+            | WorkerState::Hung => {
                 self.deadline = ctx.config.ready_timeout.map(|timeout| ctx.now + timeout);
             }
             // The order to stop overtook the answer to the spawn.
@@ -104,26 +123,39 @@ impl Worker {
                 self.state = WorkerState::Ready;
                 self.ready_at = Some(ctx.now);
                 self.deadline = None;
+                self.watchdog.restart(ctx.now);
                 let after = self.uptime(ctx.now);
                 ctx.tell(Notice::WorkerReady { slot: self.slot, pid: self.pid(), after });
             }
-            WorkerState::Ready | WorkerState::Hung | WorkerState::Draining | WorkerState::Killed => {}
+            WorkerState::Ready
+            | WorkerState::Reloading
+            | WorkerState::Stopping
+            | WorkerState::Hung
+            | WorkerState::Draining
+            | WorkerState::Killed => {}
         }
     }
 
     /// It serves nobody any more, and goes on until its replacement is ready.
     pub(super) fn on_hung(&mut self, why: Hang, ctx: &mut Context) {
         self.state = WorkerState::Hung;
+        self.watchdog.stop();
         ctx.tell(Notice::WorkerHung { slot: self.slot, pid: self.pid(), why });
     }
 
     /// Ask it to finish until `deadline`, after which it is killed.
     pub(super) fn stop(&mut self, signal: Signal, deadline: Time, ctx: &mut Context) {
         match self.state {
-            WorkerState::Starting | WorkerState::Ready | WorkerState::Hung => {
+            WorkerState::Starting
+            | WorkerState::Ready
+            | WorkerState::Reloading
+            | WorkerState::Stopping
+            | WorkerState::Hung => {
                 // Of whoever serves nobody there is no reason to think that it reads.
                 let listens = self.state != WorkerState::Hung && !self.failed;
                 self.state = WorkerState::Draining;
+                self.leaving = false;
+                self.watchdog.stop();
                 self.stop_signal = Some(signal);
                 self.stopped_at = Some(ctx.now);
                 self.deadline = Some(deadline);
@@ -146,10 +178,11 @@ impl Worker {
     /// As [`Worker::stop`], while others go on serving: where its connections wait in a queue of its own, it is told
     /// once that is empty.
     pub(super) fn retire(&mut self, id: WorkerId, signal: Signal, deadline: Time, ctx: &mut Context) {
-        let Some(patience) = ctx.config.retire_patience().filter(|_| self.state == WorkerState::Ready) else {
+        let Some(patience) = ctx.config.retire_patience().filter(|_| self.state.is_ready()) else {
             return self.stop(signal, deadline, ctx);
         };
         self.state = WorkerState::Draining;
+        self.watchdog.stop();
         self.stop_signal = Some(signal);
         self.stopped_at = Some(ctx.now);
         self.deadline = Some(deadline);
@@ -204,11 +237,17 @@ impl Worker {
     /// Its time is up.
     pub(super) fn kill(&mut self, ctx: &mut Context) {
         match self.state {
-            WorkerState::Starting | WorkerState::Ready | WorkerState::Hung | WorkerState::Draining => {
+            WorkerState::Starting
+            | WorkerState::Ready
+            | WorkerState::Reloading
+            | WorkerState::Stopping
+            | WorkerState::Hung
+            | WorkerState::Draining => {
                 self.state = WorkerState::Killed;
                 self.deadline = None;
                 self.retires_by = None;
                 self.signal_due = None;
+                self.watchdog.stop();
                 ctx.counters.forced_kills += 1;
                 let after = ctx.now.since(self.stopped_at.unwrap_or(self.spawned));
                 ctx.tell(Notice::WorkerKilled { slot: self.slot, pid: self.pid(), after });
@@ -248,9 +287,96 @@ impl Worker {
             generation: self.generation,
             version: None,
             state: self.state,
-            ready: self.state == WorkerState::Ready,
+            ready: self.state.is_ready(),
             socket: "",
             uptime_seconds: self.uptime(now).as_secs_f64(),
+            status_text: self.status_text.clone(),
+            main_pid: self.main_pid,
         }
+    }
+}
+
+/// What it says of itself.
+impl Worker {
+    /// When it has to be heard of again.
+    pub(super) fn watchdog_due(&self) -> Option<Time> {
+        self.watchdog.due()
+    }
+
+    /// It has been silent for too long.
+    pub(super) fn is_silent(&mut self, now: Time) -> bool {
+        self.watchdog.is_missed(now)
+    }
+
+    /// It is alive.
+    pub(super) fn on_ping(&mut self, now: Time) {
+        if self.watchdog.due().is_some() {
+            self.watchdog.restart(now);
+        }
+    }
+
+    /// Everything but becoming ready and being hung, which concern its slot too.
+    pub(super) fn on_said(&mut self, word: &Word, ctx: &mut Context) {
+        if let Some(text) = &word.status {
+            self.status_text = Some(text.clone()).filter(|text| !text.is_empty());
+        }
+        if let Some(pid) = word.main_pid {
+            self.main_pid = Some(pid).filter(|pid| Some(*pid) != self.pid);
+        }
+        match word.lifecycle {
+            Some(Lifecycle::Reloading) => self.on_reloading(ctx),
+            Some(Lifecycle::Stopping) => self.on_stopping(ctx),
+            Some(Lifecycle::Ready) => self.on_reloaded(ctx),
+            None => {}
+        }
+        if let Some(every) = word.watchdog {
+            self.watchdog.set(every);
+            self.on_interval_set(ctx.now);
+        }
+        if let Some(extra) = word.extend {
+            self.extend(ctx.now + extra);
+        }
+    }
+
+    fn on_interval_set(&mut self, now: Time) {
+        if self.state.is_ready() {
+            self.watchdog.restart(now);
+        }
+    }
+
+    fn on_reloading(&mut self, ctx: &mut Context) {
+        if self.state == WorkerState::Ready {
+            self.state = WorkerState::Reloading;
+            ctx.tell(Notice::WorkerReloading { slot: self.slot, pid: self.pid() });
+        }
+    }
+
+    fn on_reloaded(&mut self, ctx: &mut Context) {
+        if self.state == WorkerState::Reloading {
+            self.state = WorkerState::Ready;
+            ctx.tell(Notice::WorkerReloaded { slot: self.slot, pid: self.pid() });
+        }
+    }
+
+    /// It gets the time that we would have given it, had we asked.
+    fn on_stopping(&mut self, ctx: &mut Context) {
+        match self.state {
+            WorkerState::Starting | WorkerState::Ready | WorkerState::Reloading => {
+                self.state = WorkerState::Stopping;
+                self.leaving = true;
+                self.watchdog.stop();
+                self.stopped_at = Some(ctx.now);
+                self.deadline = Some(ctx.now + ctx.config.stop_patience());
+                ctx.tell(Notice::WorkerStopping { slot: self.slot, pid: self.pid() });
+            }
+            WorkerState::Stopping | WorkerState::Hung | WorkerState::Draining | WorkerState::Killed => {}
+        }
+    }
+
+    /// Whatever it is being waited for may take until then, if that is later; at the hard deadline of a drain everybody
+    /// is killed all the same.
+    fn extend(&mut self, until: Time) {
+        self.deadline = self.deadline.map(|at| at.max(until));
+        self.watchdog.extend(until);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 use crate::core::types::{Generation, SlotIndex};
 use crate::sys::listen::{Bound, Listener};
@@ -89,6 +90,22 @@ impl Environment {
         self.forget_channel();
         self.set("NODE_CHANNEL_FD", &fd.to_string());
         self.set("NODE_CHANNEL_SERIALIZATION_MODE", "json");
+    }
+
+    /// What whoever supervises drainit has told drainit about itself, and means no worker of a pool.
+    pub(super) fn forget_supervisor(&mut self) {
+        for of_drainit in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+            self.remove(of_drainit);
+        }
+    }
+
+    /// Where the worker can say how it is, and how often it has to.
+    pub(super) fn listen_to(&mut self, address: &str, watchdog: Option<Duration>) {
+        self.forget_supervisor();
+        self.set("NOTIFY_SOCKET", address);
+        if let Some(every) = watchdog {
+            self.set("WATCHDOG_USEC", &every.as_micros().max(1).to_string());
+        }
     }
 
     /// Who the worker is.
@@ -186,6 +203,8 @@ pub(super) fn unknown_socket(argument: &OsString, listeners: &[Listener]) -> Opt
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CStr;
+
     use super::*;
     use crate::sys::listen::Queue;
 
@@ -207,6 +226,18 @@ mod tests {
         assert_eq!(unknown_socket(&"{fd:web} {fd:no}".into(), &listeners), Some("no".to_owned()));
         assert_eq!(unknown_socket(&"{fd:web}".into(), &listeners), None);
         assert_eq!(unknown_socket(&"listen({fd: 3}, {fd:3})".into(), &listeners), None);
+    }
+
+    #[test]
+    fn a_worker_hears_of_its_own_supervisor_and_of_no_other() {
+        let stale = [c"NOTIFY_SOCKET=/run/systemd/notify", c"WATCHDOG_USEC=5", c"WATCHDOG_PID=1", c"A=b"];
+        let mut env = Environment(stale.map(CStr::to_owned).to_vec());
+        env.listen_to("@x", None);
+        assert_eq!(env.entries(), [c"A=b".to_owned(), c"NOTIFY_SOCKET=@x".to_owned()]);
+        env.listen_to("@y", Some(Duration::from_millis(1500)));
+        assert_eq!(env.get("WATCHDOG_USEC"), Some(b"1500000".as_slice()));
+        env.forget_supervisor();
+        assert_eq!(env.entries(), [c"A=b".to_owned()]);
     }
 
     #[test]

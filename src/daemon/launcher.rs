@@ -3,6 +3,7 @@
 use std::ffi::{CString, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
 
 use super::environment::{Environment, expand};
 use super::sockets::Sockets;
@@ -32,17 +33,22 @@ pub(super) struct Launcher {
     terminal: Option<Terminal>,
     adopt: Adopt,
     standing: Standing,
+    /// How often a worker has to be heard of.
+    watchdog: Option<Duration>,
 }
 
 impl Launcher {
     pub(super) fn new(
         config: &Config,
-        environment: Environment,
+        mut environment: Environment,
         sockets: Sockets,
         inherited: Inherited,
         standing: Standing,
     ) -> Self {
         let kind = config.core.kind;
+        if kind == Kind::Pool {
+            environment.forget_supervisor();
+        }
         let any_socket = !sockets.is_empty();
         let version = ["DRAINIT_VERSION", "APP_VERSION"].into_iter().find_map(|name| environment.get(name));
         Self {
@@ -68,6 +74,7 @@ impl Launcher {
                 AdoptBind::On => Adopt::Must,
             },
             standing,
+            watchdog: config.core.watchdog,
         }
     }
 
@@ -119,17 +126,20 @@ impl Launcher {
             }
         };
         if let Some(address) = notify {
-            environment.set("NOTIFY_SOCKET", address);
+            environment.listen_to(address, self.watchdog);
         }
         let mut descriptors = self.sockets.descriptors(part);
         if let Some(channel) = channel {
             environment.offer_channel(3 + descriptors.len());
             descriptors.push(channel);
         }
+        let listen_pid = (!self.sockets.is_empty()).then_some("LISTEN_PID");
+        let watchdog_pid = notify.and(self.watchdog).map(|_| "WATCHDOG_PID");
+        let pid_variables: Vec<_> = listen_pid.into_iter().chain(watchdog_pid).collect();
         spawn(&Launch {
             argv: &argv,
             env: environment.entries(),
-            pid_variable: (!self.sockets.is_empty()).then_some("LISTEN_PID"),
+            pid_variables: &pid_variables,
             descriptors: &descriptors,
             foreground: self.terminal.filter(|terminal| terminal.is_ours()).map(Terminal::fd),
             directory: self.directory.as_deref(),
@@ -153,7 +163,7 @@ impl Launcher {
         spawn(&Launch {
             argv: &arguments(command.iter().map(OsString::from))?,
             env: environment.entries(),
-            pid_variable: None,
+            pid_variables: &[],
             descriptors: &[],
             foreground: None,
             directory: self.directory.as_deref(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::engine::Answered;
+use super::engine::{Answered, Heard};
 use crate::core::event::Hang;
 use crate::core::types::WorkerId;
 use crate::sys::accepting::Sight;
@@ -23,6 +23,11 @@ pub(super) enum Message {
     Look {
         worker: WorkerId,
         reply: oneshot::Sender<Sight>,
+    },
+    /// The worker has said something of itself.
+    Words {
+        worker: WorkerId,
+        reply: oneshot::Sender<Heard>,
     },
     /// Calls of the worker wait to be answered.
     Calls {

@@ -15,6 +15,7 @@ mod launcher;
 mod message;
 mod node_ipc;
 mod notices;
+mod notify;
 mod plain;
 mod reactor;
 mod readiness;

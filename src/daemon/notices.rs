@@ -27,6 +27,15 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
         Notice::WorkerReady { slot, pid, after } => {
             of_a_pool!(kind, info, slot, pid = pid.0, after_seconds = seconds(after), "worker ready")
         }
+        Notice::WorkerReloading { slot, pid } => {
+            of_a_pool!(kind, info, slot, pid = pid.0, "worker reloading")
+        }
+        Notice::WorkerReloaded { slot, pid } => {
+            of_a_pool!(kind, info, slot, pid = pid.0, "worker reloaded")
+        }
+        Notice::WorkerStopping { slot, pid } => {
+            of_a_pool!(kind, info, slot, pid = pid.0, "worker stopping by itself");
+        }
         Notice::WorkerExited { slot, pid, exit, uptime, expected: true } => {
             of_a_pool!(kind, info, slot, pid = pid.0, uptime_seconds = seconds(uptime), "worker {exit}");
         }

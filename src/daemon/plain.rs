@@ -11,11 +11,10 @@ use crate::config::values::ReadyWhen;
 use crate::core::config::Kind;
 use crate::core::types::WorkerId;
 use crate::sys::channel::Channel;
-use crate::sys::notify::NotifySocket;
 use crate::sys::seccomp::Notifier;
 use crate::sys::signals;
 
-/// How often workers that are starting are looked at, and calls that wait are answered.
+/// How often workers that are starting are looked at, calls that wait are answered, and what workers say is heard.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The signals that are taken in one turn.
@@ -34,6 +33,8 @@ pub(super) fn run(engine: &mut Engine) {
         }
         attended
             .retain(|(worker, notifier)| !matches!(engine.answer_calls(*worker, notifier), Answered::Last));
+        // Whoever finds the queue full may wait for ever.
+        engine.hear_everybody();
         if engine.core().config().kind == Kind::Pool && !starting.is_empty() {
             engine.look_at_workers();
         }
@@ -46,7 +47,8 @@ pub(super) fn run(engine: &mut Engine) {
         }
         let now = engine.clock().now();
         let until_tick = engine.next_tick().map(|at| at.since(now));
-        let until_look = (!starting.is_empty() || !attended.is_empty()).then_some(LOOK_EVERY);
+        let until_look =
+            (!starting.is_empty() || !attended.is_empty() || engine.has_ears()).then_some(LOOK_EVERY);
         let at_once = more.then_some(Duration::ZERO);
         let timeout = [until_tick, until_look, at_once].into_iter().flatten().min();
         let mut timeout = timeout;
@@ -66,12 +68,10 @@ fn settled(engine: &mut Engine, newcomer: &Newcomer) -> bool {
         _ if engine.core().config().kind == Kind::Single => true,
         ReadyWhen::Listening => engine.is_ready(newcomer.worker),
         ReadyWhen::Notify => {
-            let said = newcomer.notify.as_ref().is_some_and(|socket| has_said_ready(socket, newcomer))
-                || newcomer.channel.as_ref().is_some_and(|channel| has_sent_ready(channel));
-            if said {
+            if newcomer.channel.as_ref().is_some_and(|channel| has_sent_ready(channel)) {
                 engine.mark_ready(newcomer.worker);
             }
-            said
+            engine.is_ready(newcomer.worker)
         }
         ReadyWhen::Check(_) => {
             tracing::warn!(
@@ -89,13 +89,4 @@ fn has_sent_ready(channel: &Channel) -> bool {
     let mut conversation = Conversation::default();
     while let Ok(true) = conversation.hear(channel) {}
     conversation.ready
-}
-
-fn has_said_ready(socket: &NotifySocket, newcomer: &Newcomer) -> bool {
-    while let Ok(message) = socket.receive(newcomer.pid) {
-        if message.is_some_and(|message| message.ready) {
-            return true;
-        }
-    }
-    false
 }

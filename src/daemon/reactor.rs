@@ -126,6 +126,9 @@ impl<'a> Reactor<'a> {
             Message::Connect { worker, reply } => {
                 let _ = reply.send(self.engine.connect(worker));
             }
+            Message::Words { worker, reply } => {
+                let _ = reply.send(self.engine.hear(worker));
+            }
             Message::Calls { worker, notifier, reply } => {
                 let _ = reply.send(self.engine.answer_calls(worker, notifier.get_ref()));
             }

@@ -6,15 +6,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
-use super::checks;
 use super::engine::{Answered, Newcomer};
 use super::message::Message;
 use super::node_ipc::{self, Listener};
+use super::{checks, notify};
 use crate::config::values::ReadyWhen;
 use crate::core::config::Kind;
 use crate::core::types::{Pid, WorkerId};
 use crate::sys::accepting::Sight;
-use crate::sys::notify::NotifySocket;
 use crate::sys::pollable;
 use crate::sys::seccomp::Notifier;
 
@@ -32,10 +31,10 @@ const LOOKS_UNASKED: u32 = 9;
 
 /// Watch one worker. READY=1 and Node's `ready` count whatever else is asked for.
 pub(super) async fn watch(newcomer: Newcomer, when: ReadyWhen, kind: Kind, to_loop: mpsc::Sender<Message>) {
-    let Newcomer { worker, pid, slot, notify, channel, notifier: _ } = newcomer;
+    let Newcomer { worker, pid, slot, notify: socket, channel, notifier: _ } = newcomer;
     let told = async {
-        if let Some(socket) = notify {
-            listen_to(socket, pid, worker, &to_loop).await;
+        if let Some(socket) = socket {
+            notify::listen(socket, worker, &to_loop).await;
         }
     };
     let spoken = async {
@@ -65,25 +64,6 @@ pub(super) async fn attend(worker: WorkerId, notifier: Notifier, to_loop: mpsc::
             Ok(Answered::Some) => {}
             Ok(Answered::Last) | Err(_) => return,
         }
-    }
-}
-
-/// For the worker's whole life: a sender must never find the queue full.
-async fn listen_to(socket: NotifySocket, pid: Pid, worker: WorkerId, to_loop: &mpsc::Sender<Message>) {
-    let Ok(socket) = pollable::register(socket) else { return };
-    while let Ok(mut ready) = socket.readable().await {
-        match socket.get_ref().receive(pid) {
-            Ok(Some(message)) if message.ready => {
-                let _ = to_loop.send(Message::Ready(worker)).await;
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => ready.clear_ready(),
-            // One bad datagram; but an error that stays must not become a busy loop.
-            Err(_) => sleep(CHECK_FIRST).await,
-        }
-        drop(ready);
-        // `readable` takes no part in tokio's budget: a worker that never stops talking would stop the loop.
-        tokio::task::yield_now().await;
     }
 }
 

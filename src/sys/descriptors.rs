@@ -52,10 +52,10 @@ pub fn take_activated(count: usize) -> io::Result<Vec<OwnedFd>> {
         .collect()
 }
 
-/// Close a descriptor that somebody has sent and nobody wants.
-pub(super) fn close(fd: RawFd) {
+/// A descriptor that somebody has sent.
+pub(super) fn received(fd: RawFd) -> OwnedFd {
     // SAFETY: the kernel has just given it to us, and nobody else knows it.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// The soft RLIMIT_NOFILE.

@@ -15,7 +15,7 @@ use super::signals::SignalFd;
 pub trait OwnsDescriptor: AsRawFd {}
 
 impl OwnsDescriptor for SignalFd {}
-impl OwnsDescriptor for NotifySocket {}
+impl OwnsDescriptor for Arc<NotifySocket> {}
 impl OwnsDescriptor for Notifier {}
 impl OwnsDescriptor for Arc<Channel> {}
 

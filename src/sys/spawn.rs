@@ -30,8 +30,8 @@ pub struct Launch<'a> {
     pub argv: &'a [CString],
     /// Complete; `NAME=value`, or whatever drainit was given.
     pub env: &'a [CString],
-    /// Name of a variable that gets the child's own pid, e.g. `LISTEN_PID`; known only after the fork.
-    pub pid_variable: Option<&'a str>,
+    /// Names of variables that get the child's own pid, e.g. `LISTEN_PID`; known only after the fork.
+    pub pid_variables: &'a [&'a str],
     /// What it inherits beyond 0, 1 and 2, to become 3, 4, … in this order: the sockets, a channel.
     pub descriptors: &'a [RawFd],
     /// A terminal whose foreground the child's group gets.
@@ -175,9 +175,7 @@ struct Plan<'a> {
     /// The files to try, in the order of PATH.
     files: Vec<CString>,
     descriptors: Vec<RawFd>,
-    pid_entry: Vec<u8>,
-    /// Where in `pid_entry` the digits go.
-    pid_digits: usize,
+    pid_entries: Vec<PidEntry>,
     /// The filter that has us asked, and the socket on which to hand over who answers.
     adoption: Option<(Vec<libc::sock_filter>, RawFd)>,
     seccomp_errno: AtomicI32,
@@ -185,21 +183,31 @@ struct Plan<'a> {
     failed_step: AtomicI32,
 }
 
+/// `NAME=` and room for the child's pid.
+struct PidEntry {
+    /// What the environment points to: written to, never moved.
+    bytes: Vec<u8>,
+    /// Where in it the digits go.
+    digits: usize,
+}
+
+impl PidEntry {
+    fn new(name: &str) -> Self {
+        let mut bytes = format!("{name}=").into_bytes();
+        let digits = bytes.len();
+        bytes.extend([0; 12]);
+        Self { bytes, digits }
+    }
+}
+
 impl<'a> Plan<'a> {
     fn new(launch: &'a Launch<'a>, handover: Option<&Handover>) -> Self {
         let argv = pointers(launch.argv.iter().map(|arg| arg.as_ptr()));
         let arguments = launch.argv.iter().skip(1).map(|arg| arg.as_ptr());
         let shell_argv = pointers([c"/bin/sh".as_ptr(), ptr::null()].into_iter().chain(arguments));
-        let mut pid_entry = Vec::new();
-        let mut pid_digits = 0;
-        if let Some(name) = launch.pid_variable {
-            pid_entry.extend_from_slice(name.as_bytes());
-            pid_entry.push(b'=');
-            pid_digits = pid_entry.len();
-            pid_entry.extend([0; 12]);
-        }
-        let pid_pointer = launch.pid_variable.map(|_| pid_entry.as_ptr().cast());
-        let env = pointers(launch.env.iter().map(|entry| entry.as_ptr()).chain(pid_pointer));
+        let pid_entries: Vec<_> = launch.pid_variables.iter().map(|name| PidEntry::new(name)).collect();
+        let own = pid_entries.iter().map(|entry| entry.bytes.as_ptr().cast());
+        let env = pointers(launch.env.iter().map(|entry| entry.as_ptr()).chain(own));
         Self {
             launch,
             argv,
@@ -207,8 +215,7 @@ impl<'a> Plan<'a> {
             env,
             files: files_to_try(launch.argv.first().map_or(c"", CString::as_c_str), launch.env),
             descriptors: launch.descriptors.to_vec(),
-            pid_entry,
-            pid_digits,
+            pid_entries,
             adoption: handover.map(|handover| (seccomp::filter(), handover.childs.as_raw_fd())),
             seccomp_errno: AtomicI32::new(0),
             errno: AtomicI32::new(0),
@@ -285,7 +292,9 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
     if !place_descriptors(&mut plan.descriptors) {
         return plan.fail(DESCRIPTORS);
     }
-    write_digits(plan.pid_entry.get_mut(plan.pid_digits..).unwrap_or_default(), own_pid());
+    for PidEntry { bytes, digits } in &mut plan.pid_entries {
+        write_digits(bytes.get_mut(*digits..).unwrap_or_default(), own_pid());
+    }
     if plan.launch.inherited.child_ignored {
         // SAFETY: dispositions are the child's own: CLONE_SIGHAND is not set.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };

@@ -10,6 +10,7 @@ use drainit::core::signal::{Signal, SignalTable};
 use drainit::core::snapshot::Phase;
 use drainit::core::time::Time;
 use drainit::core::types::{Exit, Pid, Scope, WorkerId};
+use drainit::core::word::Word;
 
 pub(crate) const BY_TERM: Exit = Exit::Signal(Signal::TERM);
 
@@ -24,6 +25,7 @@ pub(crate) fn pool(workers: u32) -> Config {
         max_crashes: Some(MaxCrashes { count: 5, window: Duration::from_secs(60) }),
         ready_timeout: Some(Duration::from_secs(30)),
         min_ready: Count::Workers(1),
+        watchdog: None,
         grace: Duration::from_secs(30),
         margin: Duration::from_secs(1),
         lb_wait: LbWait { min: Duration::from_secs(3), max: Duration::from_secs(10) },
@@ -141,6 +143,10 @@ impl Story {
 
     pub(crate) fn ready(&mut self, worker: u64) {
         self.tell(Event::Ready { worker: WorkerId(worker) });
+    }
+
+    pub(crate) fn says(&mut self, worker: u64, word: Word) {
+        self.tell(Event::Said { worker: WorkerId(worker), word });
     }
 
     pub(crate) fn comes_up(&mut self, worker: u64) {

@@ -50,6 +50,8 @@ pub(crate) struct Books {
     pub(crate) jumped: Duration,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) jitter: Vec<f64>,
+    /// Watchdogs that have run out.
+    pub(crate) silences: u64,
     crashes: Vec<Time>,
     first_failure: Option<u8>,
     pub(crate) this_step: ThisStep,
@@ -81,6 +83,7 @@ impl Books {
             jumped: Duration::ZERO,
             exit: None,
             jitter: Vec::new(),
+            silences: 0,
             crashes: Vec::new(),
             first_failure: None,
             this_step: ThisStep::default(),
@@ -118,7 +121,7 @@ impl Books {
         self.config.lb_wait.max.min(self.budget().saturating_sub(share))
     }
 
-    fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         self.config.drain_timeout.unwrap_or(self.budget())
     }
 
@@ -164,13 +167,9 @@ impl Books {
             Event::Spawned { worker, pid } => self.on_spawned(*worker, *pid),
             Event::SpawnFailed { worker, failure } => self.on_spawn_failed(*worker, failure),
             Event::Ready { worker } => {
-                let now = self.now;
-                let record = self.workers.get_mut(worker);
-                if let Some(record) = record.filter(|record| record.pid.is_some() && record.told.is_none()) {
-                    record.ready_at.get_or_insert(now);
-                    self.succeed(*worker);
-                }
+                self.on_ready(*worker);
             }
+            Event::Said { worker, word } => self.on_said(*worker, word),
             Event::Hung { worker, .. } => self.on_hung(*worker),
             Event::Retired { worker } => {
                 if let Some(record) = self.workers.get_mut(worker) {
@@ -272,7 +271,7 @@ impl Books {
                 let Some(worker) = self.workers.get_mut(&id) else { continue };
                 self.this_step.lost_ready += u32::from(worker.is_ready());
                 worker.retires_by = retires_by.filter(|_| worker.is_ready()).or(worker.retires_by);
-                worker.told = Some(worker.told.map_or(deadline, |at| at.min(deadline)));
+                worker.tell(deadline);
             }
         }
         let vacancy = Some(Vacancy { since: self.now, ceiling: Duration::ZERO });
@@ -314,7 +313,7 @@ impl Books {
         }
         let Some(worker) = self.workers.remove(&id) else { return };
         self.this_step.lost_ready += u32::from(worker.is_ready());
-        let asked = worker.told.is_some() && !worker.failed;
+        let asked = worker.told.is_some() && !worker.failed && !worker.leaving;
         let arranged = worker.hung && worker.told.is_none();
         let failed = worker.failed || exit != Exit::Code(0);
         let replaced = match self.config.restart {
@@ -359,12 +358,13 @@ impl Books {
     }
 
     /// Its replacement first; told to stop where there will be none.
-    fn on_hung(&mut self, id: WorkerId) {
+    pub(crate) fn on_hung(&mut self, id: WorkerId) {
         let (now, patience) = (self.now, self.patience());
         let record = self.workers.get_mut(&id).filter(|record| record.is_ready());
         let Some(record) = record.filter(|_| self.stage != Stage::Ending) else { return };
         self.this_step.lost_ready += 1;
         record.hung = true;
+        record.watchdog_due = None;
         if self.config.restart == Restart::Never {
             record.failed = true;
             record.told = Some(now + patience);
@@ -381,7 +381,7 @@ impl Books {
     }
 
     /// Whom a ready successor replaces is told to stop, and nobody before.
-    fn succeed(&mut self, id: WorkerId) {
+    pub(crate) fn succeed(&mut self, id: WorkerId) {
         let (deadline, retires_by) = (self.now + self.patience(), self.retires_by());
         let slot = self.slots.iter_mut().find(|slot| slot.successor == Some(id));
         let replaced = slot.and_then(|slot| std::mem::replace(&mut slot.occupant, slot.successor.take()));
@@ -400,7 +400,9 @@ impl Books {
         self.crashes.push(self.now);
         let Some(limit) = self.config.max_crashes else { return };
         let recent = self.crashes.iter().filter(|at| self.now.since(**at) <= limit.window).count();
-        if recent > limit.count as usize && self.ready() == 0 && self.stage == Stage::Running {
+        // A hook or a signal may have come in this very step.
+        let running = self.stage == Stage::Running && self.budget_from.is_none();
+        if recent > limit.count as usize && self.ready() == 0 && running {
             self.crash_loop = true;
             self.budget_from.get_or_insert(self.now);
             self.committed.get_or_insert(self.now);
@@ -412,6 +414,9 @@ impl Books {
 impl Books {
     fn decide(&mut self, step: &Step<'_>) {
         let ends = matches!(step.after.phase, Phase::Draining | Phase::Killing | Phase::Exited);
+        if !(ends && self.committed.is_some()) {
+            self.mind_watchdogs();
+        }
         if ends && self.ending.is_none() && self.refused.is_none() {
             self.end(step.event);
         }
@@ -444,7 +449,7 @@ impl Books {
         let deadline = self.drain_deadline();
         for worker in self.workers.values_mut() {
             worker.retires_by = None;
-            worker.told = Some(worker.told.map_or(deadline, |at| at.min(deadline)));
+            worker.tell(deadline);
         }
         self.slots.iter_mut().for_each(|slot| slot.vacancy = None);
     }
@@ -468,6 +473,7 @@ impl Books {
         let now = self.now;
         let past_hard = self.ending.is_some() && self.hard_deadline().is_some_and(|hard| hard <= now);
         for worker in self.workers.values_mut() {
+            worker.overstay(now);
             let due = worker.told.is_some_and(|deadline| deadline <= now);
             let newly = (due && !worker.overdue) || past_hard;
             self.overdue_in_drain |= newly && self.ending.is_some();
@@ -525,6 +531,11 @@ impl Books {
             ready_at: None,
             failed: false,
             hung: false,
+            reloading: false,
+            stopping: None,
+            leaving: false,
+            watchdog: self.config.watchdog,
+            watchdog_due: None,
             told: None,
             retires_by: None,
             stop_signals: 0,

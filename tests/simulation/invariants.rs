@@ -31,6 +31,7 @@ pub(crate) const INVARIANTS: &[(&str, Check)] = &[
     ("ready workers are not taken away", ready_workers_are_not_taken_away),
     ("never more processes than desired", never_more_than_desired),
     ("a replacement comes first", a_replacement_comes_first),
+    ("silence is noticed", silence_is_noticed),
     ("a stop has a reason", a_stop_has_a_reason),
     ("a stop reaches everybody", a_stop_reaches_everybody),
     ("the queue comes first", the_queue_comes_first),
@@ -157,6 +158,18 @@ fn a_replacement_comes_first(books: &Books, _: &Step<'_>) -> Verdict {
     demand(forsaken.is_none(), || format!("{forsaken:?} was told to stop and nobody is there"))
 }
 
+/// And nobody is blamed for having been silent who was not.
+fn silence_is_noticed(books: &Books, step: &Step<'_>) -> Verdict {
+    let unnoticed = books.workers.iter().find(|(_, worker)| {
+        books.exit.is_none()
+            && worker.watchdog_due.is_some_and(|due| worker.told.is_none() && due <= books.now)
+    });
+    let counted = step.after.counters.watchdog_timeouts;
+    demand(unnoticed.is_none() && counted == books.silences, || {
+        format!("{unnoticed:?}, {counted} counted, expected {}", books.silences)
+    })
+}
+
 /// A drain, a scale-down, lateness, or a replacement that is ready; once for each worker, by the signal that was asked for.
 fn a_stop_has_a_reason(books: &Books, _: &Step<'_>) -> Verdict {
     let late_or_scaled = books.config.stop_signal;
@@ -257,6 +270,8 @@ fn one_record_for_each_worker(books: &Books, step: &Step<'_>) -> Verdict {
     let mut known: Vec<_> = step.after.workers.iter().map(|view| (view.slot, view.pid, view.state)).collect();
     let state = |id| match books.workers.get(id) {
         Some(worker) if worker.told.is_none() && worker.hung => WorkerState::Hung,
+        Some(worker) if worker.told.is_none() && worker.stopping.is_some() => WorkerState::Stopping,
+        Some(worker) if worker.is_ready() && worker.reloading => WorkerState::Reloading,
         Some(worker) if worker.is_ready() => WorkerState::Ready,
         Some(worker) if worker.told.is_none() => WorkerState::Starting,
         Some(worker) if worker.killed => WorkerState::Killed,

@@ -50,6 +50,14 @@ pub(crate) struct Record {
     /// Not ready in time, or hung where nobody is replaced.
     pub(crate) failed: bool,
     pub(crate) hung: bool,
+    pub(crate) reloading: bool,
+    /// It is ending by itself, and has to be gone by then.
+    pub(crate) stopping: Option<Time>,
+    /// It began to before anybody asked it to.
+    pub(crate) leaving: bool,
+    pub(crate) watchdog: Option<Duration>,
+    /// When it has to be heard of again.
+    pub(crate) watchdog_due: Option<Time>,
     /// Told to stop, with this deadline.
     pub(crate) told: Option<Time>,
     /// Told, and not before then or its queue is empty.
@@ -78,7 +86,27 @@ impl Record {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready_at.is_some() && self.told.is_none() && !self.hung
+        self.ready_at.is_some() && self.told.is_none() && !self.hung && self.stopping.is_none()
+    }
+
+    pub(crate) fn is_starting(&self) -> bool {
+        self.ready_at.is_none() && self.told.is_none() && self.stopping.is_none()
+    }
+
+    /// A later order leaves it less time, not more.
+    pub(crate) fn tell(&mut self, deadline: Time) {
+        if self.told.is_none() {
+            self.leaving = false;
+            self.watchdog_due = None;
+        }
+        self.told = Some(self.told.map_or(deadline, |at| at.min(deadline)));
+    }
+
+    /// Who does not get done with ending by itself is ended.
+    pub(crate) fn overstay(&mut self, now: Time) {
+        if self.told.is_none() && self.stopping.is_some_and(|by| by <= now) {
+            self.told = self.stopping;
+        }
     }
 }
 

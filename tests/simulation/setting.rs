@@ -56,6 +56,8 @@ pub(crate) struct Habits {
     pub(crate) orphans: u64,
     pub(crate) clock_step: u64,
     pub(crate) drain_signal: u64,
+    /// That a worker with a watchdog pings no more.
+    pub(crate) falls_silent: u64,
 }
 
 impl Habits {
@@ -79,6 +81,7 @@ impl Habits {
             orphans: rng.pick(&[0, 20, 100]),
             clock_step: rng.pick(&[0, 0, 2, 10]),
             drain_signal: rng.pick(&[0, 5, 30]),
+            falls_silent: rng.pick(&[0, 0, 2, 20, 100]),
         }
     }
 }
@@ -122,6 +125,7 @@ pub(crate) fn config(rng: &mut Rng) -> Config {
             1 => Count::Workers(rng.between(1, workers + 1)),
             _ => Count::Percent(rng.between(1, 100)),
         },
+        watchdog: rng.chance(20).then(|| rng.pick(&[ms(1), ms(1_000), ms(5_000), ms(30_000)])),
         grace,
         margin,
         lb_wait: LbWait { min: rng.up_to(lb_max), max: lb_max },

@@ -16,12 +16,16 @@ use super::invariants::INVARIANTS;
 use super::records::Step;
 use super::rng::Rng;
 use super::setting::{self, Habits, QUIT, RTMIN_3, USR1};
+use super::words::{self, FAR, said};
 
 /// More steps than any history needs; beyond them something turns in a circle.
-const ENDLESS: u64 = 60_000;
+const ENDLESS: u64 = 100_000;
 
 /// So many workers have come and gone that the next ones do not crash: not every rule bounds a crash loop.
 const MANY: u64 = 2_000;
+
+/// More of them talk too much for a history.
+const MANY_TALKERS: usize = 24;
 
 const KINDS_OF_SIGNAL: [Signal; 13] = [
     Signal::HUP,
@@ -72,6 +76,8 @@ enum Happening {
     Told(Event),
     Dies(WorkerId, Exit),
     OrphanGone(u64),
+    /// A worker with a watchdog says that it is alive, or does not.
+    Pings(WorkerId),
     /// Somebody does something; what, is thought of then.
     Provocation,
 }
@@ -143,7 +149,7 @@ impl World {
 
     fn next(&mut self) -> Result<(), Broken> {
         let due = self.agenda.first_key_value().map(|((at, _), _)| *at);
-        let timeout = self.core.poll_timeout();
+        let timeout = self.core.poll_timeout().filter(|at| at.since(self.clock) < FAR);
         let happens_first = match (due, timeout) {
             (None, None) => return self.rest(),
             (Some(due), Some(timeout)) if due.max(self.clock) == timeout.max(self.clock) => {
@@ -164,6 +170,7 @@ impl World {
                 let event = self.provocation();
                 self.tell(event)
             }
+            Happening::Pings(id) => self.pings(id),
             Happening::Dies(id, exit) => {
                 self.dies(id, exit);
                 Ok(())
@@ -228,10 +235,14 @@ impl World {
             let signal = self.rng.pick(&[Signal::TERM, Signal::TERM, Signal::INT]);
             return Event::Signal { signal, value: None };
         }
-        match self.rng.below(14) {
+        match self.rng.below(16) {
             0..2 => Event::Command { command: Command::PreStop, request },
             2..4 => Event::Command { command: Command::Scale(self.size()), request },
             4 => Event::Ready { worker: any_worker },
+            13..15 => {
+                let word = words::any_word(&mut self.rng);
+                said(self.any_ready().filter(|_| word.watchdog.is_some()).unwrap_or(any_worker), word)
+            }
             10 => Event::Hung { worker: self.any_ready().unwrap_or(any_worker), why: Hang::Checks },
             11 => Event::Retired { worker: any_worker },
             12 => Event::Undelivered { worker: any_worker },
@@ -347,6 +358,22 @@ impl World {
         {
             self.mark("a stop message undelivered");
         }
+        let hung = |wanted: Hang| {
+            let told = self.history.iter().rev().map_while(Entry::action);
+            told.filter(
+                |action| matches!(action, Action::Tell(Notice::WorkerHung { why, .. }) if *why == wanted),
+            )
+            .count()
+                > 0
+        };
+        if hung(Hang::Silent) {
+            self.mark("a silent worker");
+        }
+        if let Event::Said { worker, .. } = event
+            && self.books.workers.get(worker).is_some_and(|record| record.stopping.is_some())
+        {
+            self.mark("a worker that stops by itself");
+        }
         if matches!(event, Event::Signal { .. }) && self.books.sweep.is_some() {
             self.mark("a signal in the sweep");
         }
@@ -401,6 +428,9 @@ impl World {
             let slow = !quiet && self.rng.chance(self.habits.slow_ready);
             let ready = if slow { self.wait(40_000) } else { Duration::ZERO };
             self.plan(answer + ready, Happening::Told(Event::Ready { worker }));
+            if self.books.config.watchdog.is_some() {
+                self.plan(answer + ready, Happening::Pings(worker));
+            }
         }
         if !quiet && self.rng.chance(self.habits.crash) {
             let life = self.rng.up_to(self.habits.lifetime);
@@ -422,6 +452,22 @@ impl World {
             leaves: if self.rng.chance(self.habits.orphans) { self.rng.below(3) } else { 0 },
         };
         self.processes.insert(worker, process);
+    }
+
+    fn pings(&mut self, worker: WorkerId) -> Result<(), Broken> {
+        let alive = self.processes.get(&worker).is_some_and(|process| process.alive);
+        let Some(every) = self.books.config.watchdog.filter(|_| alive) else { return Ok(()) };
+        let quiet = self.is_quiet() || self.processes.len() > MANY_TALKERS;
+        let silent = self.habits.falls_silent;
+        match words::sign_of_life(&mut self.rng, every, quiet, silent, self.clock) {
+            Some((word, next)) => {
+                if let Some(at) = next {
+                    self.plan(at, Happening::Pings(worker));
+                }
+                self.tell(said(worker, word))
+            }
+            None => Ok(()),
+        }
     }
 
     fn spawn_failure(&mut self, quiet: bool) -> Option<SpawnFailure> {

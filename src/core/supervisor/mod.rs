@@ -4,6 +4,7 @@ mod deaths;
 mod requests;
 mod shutdown;
 mod status;
+mod words;
 
 use super::breaker::Breaker;
 use super::config::{Config, ReadinessOnDrain};
@@ -61,6 +62,8 @@ impl Supervisor {
         if matches!(&self.life, Life::LameDuck(duck) if duck.return_at.is_some_and(|at| at <= self.ctx.now)) {
             self.return_to_serving();
         }
+        // It moves a deadline, and nothing that anybody can see.
+        let is_mere_ping = matches!(&event, Event::Said { word, .. } if word.is_mere_ping());
         match event {
             Event::Start | Event::Tick => {}
             Event::Signal { signal, value } => self.on_signal(signal, value),
@@ -70,6 +73,7 @@ impl Supervisor {
             }
             Event::SpawnFailed { worker, failure } => self.on_spawn_failed(worker, failure),
             Event::Ready { worker } => self.pool.on_ready(worker, &mut self.ctx),
+            Event::Said { worker, word } => self.on_said(worker, &word),
             Event::Hung { worker, why } => self.on_hung(worker, why),
             Event::Retired { worker } => self.pool.on_retired(worker, &mut self.ctx),
             Event::Undelivered { worker } => self.pool.on_undelivered(worker, &mut self.ctx),
@@ -86,7 +90,9 @@ impl Supervisor {
             }
         }
         self.advance();
-        self.revision += 1;
+        if !is_mere_ping || self.ctx.has_actions() {
+            self.revision += 1;
+        }
     }
 
     /// What the driver has to do next.
@@ -99,7 +105,7 @@ impl Supervisor {
         [self.life.next_deadline(), self.pool_deadline()].into_iter().flatten().min()
     }
 
-    /// Counts the events taken in; unchanged means that a snapshot would show nothing new.
+    /// Counts the events that can be seen; unchanged means that a snapshot would show nothing new.
     pub fn revision(&self) -> u64 {
         self.revision
     }
@@ -182,6 +188,7 @@ impl Supervisor {
         if matches!(self.life, Life::Exited) {
             return;
         }
+        self.mind_watchdogs();
         let killed = self.pool.fire(&mut self.ctx);
         match &mut self.life {
             Life::Running | Life::LameDuck(_) => self.pool.fill(&mut self.ctx),

@@ -63,14 +63,14 @@ impl Engine {
         slot: SlotIndex,
         generation: Generation,
     ) -> Result<Pid, SpawnFailure> {
-        let wanted = self.ready_when == ReadyWhen::Notify;
+        let wanted = self.ready_when == ReadyWhen::Notify || self.core.config().watchdog.is_some();
         let to_spare = self.has_descriptors_to_spare();
         if !to_spare && self.launcher.may_adopt() {
             self.give_up_adoption("RLIMIT_NOFILE leaves no descriptor for it");
         }
         let notify = if wanted || (!self.is_init_only() && to_spare) {
             match NotifySocket::new(worker.0) {
-                Ok(socket) => Some(socket),
+                Ok(socket) => Some(Arc::new(socket)),
                 Err(error) if wanted => {
                     return Err(SpawnFailure::System(format!("no socket for sd_notify: {error}")));
                 }
@@ -81,15 +81,18 @@ impl Engine {
         };
         let part = self.launcher.sockets.assign(worker, slot);
         let part = part.map_err(|error| SpawnFailure::System(format!("no socket for it: {error}")))?;
-        let address = notify.as_ref().map(NotifySocket::address);
+        let address = notify.as_ref().map(|socket| socket.address());
         let (channel, childs_end) = self.open_channel(to_spare)?.unzip();
         let Started { pid, notifier, not_adopted } = self.launcher.start(
             slot,
             generation,
             part,
-            address.as_deref(),
+            address,
             childs_end.as_ref().map(AsRawFd::as_raw_fd),
         )?;
+        if let Some(socket) = &notify {
+            self.lend_ear(worker, pid, slot, Arc::clone(socket));
+        }
         if let Some(error) = not_adopted {
             // What the kernel refuses one worker, it refuses all.
             self.give_up_adoption(&error.to_string());

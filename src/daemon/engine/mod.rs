@@ -4,6 +4,7 @@ mod actions;
 mod messages;
 mod reaping;
 mod steering;
+mod words;
 mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,6 +36,8 @@ use crate::sys::signals::Received;
 use crate::sys::{cgroup, kill, stderr};
 
 use steering::Retiring;
+use words::Ear;
+pub(super) use words::Heard;
 use workers::Worker;
 pub(super) use workers::{Answered, Newcomer};
 
@@ -59,6 +62,8 @@ pub(super) struct Engine {
     stop_message: Option<StopMessage>,
     /// Our ends, for as long as the worker lives.
     channels: BTreeMap<WorkerId, Arc<Channel>>,
+    /// Where they can say how they are.
+    ears: BTreeMap<WorkerId, Ear>,
     /// For the event loop: whose readiness to find out, and whose no more.
     pub(super) newcomers: Vec<Newcomer>,
     pub(super) departed: Vec<WorkerId>,
@@ -119,6 +124,7 @@ impl Engine {
             node_ipc: config.node_ipc,
             stop_message: config.stop_message,
             channels: BTreeMap::new(),
+            ears: BTreeMap::new(),
             newcomers: Vec::new(),
             departed: Vec::new(),
             serving: Vec::new(),
@@ -209,6 +215,7 @@ impl Engine {
             self.check_sweep(signal);
         }
         if self.core.poll_timeout().is_some_and(|due| due <= now) {
+            self.hear_everybody();
             self.feed(Event::Tick);
         }
     }

@@ -65,6 +65,7 @@ impl Engine {
                     other => other,
                 };
                 self.channels.remove(&worker);
+                self.ears.remove(&worker);
                 self.departed.push(worker);
                 self.launcher.sockets.release(worker);
                 self.retiring.retain(|retiring| retiring.worker() != worker);

@@ -45,7 +45,8 @@ pub(in crate::daemon) struct Newcomer {
     pub(in crate::daemon) worker: WorkerId,
     pub(in crate::daemon) pid: Pid,
     pub(in crate::daemon) slot: SlotIndex,
-    pub(in crate::daemon) notify: Option<NotifySocket>,
+    /// Where it says how it is.
+    pub(in crate::daemon) notify: Option<Arc<NotifySocket>>,
     pub(in crate::daemon) channel: Option<Arc<Channel>>,
     /// Who is asked about its sockets.
     pub(in crate::daemon) notifier: Option<Notifier>,

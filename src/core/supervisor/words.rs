@@ -1,0 +1,30 @@
+//! What the workers say of themselves, and what follows from their silence.
+
+use super::Supervisor;
+use crate::core::event::Hang;
+use crate::core::types::WorkerId;
+use crate::core::word::{Ping, Word};
+
+impl Supervisor {
+    pub(super) fn on_said(&mut self, worker: WorkerId, word: &Word) {
+        self.pool.on_said(worker, word, &mut self.ctx);
+        match word.ping {
+            Some(Ping::Alive) => self.pool.on_ping(worker, self.ctx.now),
+            Some(Ping::Trigger) if !self.is_ending() => {
+                self.pool.on_never_ready(worker, Hang::Trigger, &mut self.ctx);
+                self.on_hung(worker, Hang::Trigger);
+            }
+            Some(Ping::Trigger) | None => {}
+        }
+    }
+
+    /// Whoever has been silent for too long does not serve any more.
+    pub(super) fn mind_watchdogs(&mut self) {
+        while !self.is_ending()
+            && let Some(worker) = self.pool.next_silent(self.ctx.now)
+        {
+            self.ctx.counters.watchdog_timeouts += 1;
+            self.on_hung(worker, Hang::Silent);
+        }
+    }
+}
