@@ -8,32 +8,11 @@
 mod common;
 
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use common::gate::Gate;
 use common::pool::{Companion, Pool, pool, python};
 use common::{cannot_run, example, holds_for, until};
-
-/// A file that something waits for.
-struct Gate(tempfile::TempDir);
-
-impl Gate {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("go")
-    }
-
-    fn step(&self) -> String {
-        format!("await={}", self.path().display())
-    }
-
-    fn open(&self) {
-        std::fs::write(self.path(), "").unwrap();
-    }
-}
 
 #[track_caller]
 fn assert_stays_unready(pool: &Pool, why: &str) {

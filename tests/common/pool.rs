@@ -78,7 +78,9 @@ impl PoolLaunch {
     pub fn of(launch: Launch) -> Self {
         let (port, admin, control) = (Port::reserve(), Port::reserve(), unique_name());
         let admin_address = admin.local().to_string();
-        let launch = launch.bare().options(["--admin", &admin_address, "--control", &control]);
+        // What a drainit that is killed leaves there goes with the namespace.
+        let launch =
+            launch.bare().under(["hide=/run"]).options(["--admin", &admin_address, "--control", &control]);
         Self { launch, port, admin, control }
     }
 
