@@ -1,12 +1,13 @@
-//! Bind adoption where many things happen at once, and where somebody is gone when the answer comes.
+//! Bind adoption where many things happen at once, where somebody is gone when the answer comes, and where somebody else
+//! is asked already.
 
 mod common;
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
 
-use common::pool::{Pool, PoolLaunch, pool_without_socket, python};
-use common::{cannot_run, http, until};
+use common::pool::{Pool, PoolLaunch, Port, pool_without_socket, python};
+use common::{Subject, cannot_run, example, http, until};
 
 /// Accepts for ever, one client after the other.
 const SERVE: &str = "\ndef serve(s):\n  \
@@ -145,4 +146,35 @@ fn a_second_listen_a_close_and_a_second_bind_are_what_they_are_elsewhere() {
     let pool = launch.start();
     assert_served(&pool);
     assert_eq!(pool.counter("restarts_crash"), 0, "{}", *pool);
+}
+
+/// A process can be asked about by one only, so below a drainit that adopts another one cannot.
+#[test]
+fn below_another_that_is_asked_auto_goes_on_and_on_does_not() {
+    let below = |adopt: &str| {
+        let launch = pool_without_socket();
+        let inner = Port::reserve();
+        let (outer, inner) = (launch.port().number.to_string(), inner.number.to_string());
+        let options = ["--workers", "2", "--listen", &inner, "--admin", "off", "--control", "off"];
+        let subject = Subject::from_env().path().to_owned().into_os_string();
+        let fixture = example("fixture").into_os_string();
+        let command = std::iter::once(subject)
+            .chain(options.iter().map(OsString::from))
+            .chain(["--adopt-bind", adopt, "--log-format", "json", "--"].map(OsString::from))
+            .chain([fixture, "say=started".into(), "poll=3".into()]);
+        launch
+            .options(["--listen", &outer, "--ready-when", "started", "--restart", "never"])
+            .command(command.collect::<Vec<_>>())
+            .start()
+    };
+    let pool = below("auto");
+    pool.logged("--adopt-bind");
+    until(format_args!("two are started\n{}", *pool), || {
+        (pool.lines() == ["started", "started"]).then_some(())
+    });
+
+    let mut pool = below("on");
+    let outcome = pool.outcome();
+    outcome.assert_code(71);
+    assert!(outcome.stderr.contains("--adopt-bind on") && outcome.stdout.is_empty(), "{outcome:?}");
 }

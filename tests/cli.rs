@@ -384,3 +384,39 @@ fn a_subcommand_refuses_what_it_does_not_know() {
         assert_eq!(text(&output.stderr).lines().count(), 1, "{words:?}: {output:?}");
     }
 }
+
+#[test]
+fn a_unix_socket_can_only_be_shared() {
+    for (mode, address) in [("per-worker", "unix:/tmp/app.sock"), ("sticky", "unix:@app")] {
+        let options = ["--listen", address, "--sockets", mode, "--admin", "off", "--control", "off"];
+        let outcome = pid1().bare().options(options).worker(["say=started"]).run();
+        outcome.assert_code(64);
+        assert!(
+            outcome.stderr.contains(mode) && outcome.stderr.contains("can only be shared"),
+            "{outcome:?}"
+        );
+        assert!(outcome.stdout.is_empty(), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_check_that_cannot_be_aimed_is_refused_and_told_what_could_be() {
+    let refused = |options: &[&str]| {
+        let all = ["--listen", "127.0.0.1:0", "--admin", "off", "--control", "off"];
+        let outcome = pid1().bare().options(all).options(options).worker(["say=started"]).run();
+        outcome.assert_code(64);
+        assert!(outcome.stdout.is_empty(), "{outcome:?}");
+        outcome.stderr
+    };
+    for options in
+        [["--ready-when", "http=/x"], ["--ready-when", "tcp"], ["--check", "http=/x"], ["--check", "tcp"]]
+    {
+        let said = refused(&options);
+        assert!(
+            said.contains(options[0]) && said.contains("--sockets per-worker") && said.contains("exec"),
+            "{said}"
+        );
+    }
+    let said = refused(&["--check", "http=:80/x", "--workers", "2"]);
+    assert!(said.contains("--check") && said.contains("one worker"), "{said}");
+}
