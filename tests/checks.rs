@@ -6,11 +6,15 @@
 )]
 
 mod common;
+#[path = "common/from.rs"]
+mod from;
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use common::pool::{Pool, PoolLaunch, pool, pool_without_socket, python};
-use common::{cannot_run, until};
+use common::{cannot_run, http, until};
+use from::connect_from;
 
 /// Serves on an address that it binds itself; `/ready` fails while the file `closed-SLOT` is there, and leaves `passed-SLOT`
 /// where it does not. argv: port, family,
@@ -197,4 +201,25 @@ fn the_pool_is_beyond_help_when_every_worker_hangs_and_none_comes_up() {
     close(directory.path(), 0);
     until(format_args!("not alive\n{}", *pool), || (pool.get("/livez").status == 503).then_some(()));
     assert!(pool.get("/livez?verbose").body.contains("every worker is hung"));
+}
+
+/// They were given to a worker that then did not come for them.
+#[test]
+fn whoever_waits_for_a_worker_that_hangs_is_served_by_its_replacement() {
+    let pool = pool()
+        .options(["--workers", "2", "--sockets", "per-worker", "--check", "tcp", "--check-every", "100ms"])
+        .options(["--check-timeout", "500ms", "--check-failures", "2", "--drain-timeout", "1s"])
+        .server()
+        .start();
+    pool.wait_ready(2);
+    let hung = pool.member(1).process;
+    hung.signal(libc::SIGSTOP);
+    until("it stands still", || (hung.state() == 'T').then_some(()));
+    let slot = SocketAddr::from(([127, 42, 0, 1], 0));
+    let waiting: Vec<_> = (0..10).map(|_| connect_from(slot, pool.address()).unwrap()).collect();
+    for stream in waiting {
+        let answer = http::exchange(stream, "GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        assert_eq!(answer.expect("an answer").status, 200, "{}", *pool);
+    }
+    assert_eq!(pool.counter("restarts_hung"), 1);
 }

@@ -1,9 +1,9 @@
 //! Which worker has which part of the listening sockets, and where new connections go.
 //!
 //! One part for all of them under `--sockets shared`. Otherwise one a slot: a worker that dies leaves its part, with
-//! whoever waits there, to its replacement. One that is replaced while it lives keeps its own, and its successor gets
-//! another, which its checks alone reach until it is ready. What nobody needs any more is given to the next one, or
-//! closed if it is the last: the kernel knows the parts by their order.
+//! whoever waits there, to its replacement, and one that hangs shares it. One that is replaced while it serves keeps its
+//! own, and its successor gets another, which its checks alone reach until it is ready. What nobody needs any more is
+//! given to the next one, or closed if it is the last: the kernel knows the parts by their order.
 
 use std::io;
 use std::net::TcpStream;
@@ -30,8 +30,8 @@ pub(super) struct Sockets {
 struct Part {
     slot: SlotIndex,
     place: Place,
-    /// Whoever was given it last, while it lives.
-    owner: Option<WorkerId>,
+    /// Who was given it and lives: two, where the first one hangs.
+    owners: Vec<WorkerId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ enum Place {
 
 impl Sockets {
     pub(super) fn new(mode: Mode, listeners: Vec<Listener>) -> Self {
-        let first = Part { slot: 0, place: Place::Holder, owner: None };
+        let first = Part { slot: 0, place: Place::Holder, owners: Vec::new() };
         let plan = Plan { spread: Spread::Even(vec![0]), keys: Vec::new() };
         Self { mode, listeners, parts: vec![first], plan }
     }
@@ -64,22 +64,25 @@ impl Sockets {
         self.listeners.len() * (self.parts.len() - 1)
     }
 
-    /// The part that a worker about to be spawned gets.
+    /// The part that a worker about to be spawned gets; `beside` one that serves, where somebody does in that slot.
     ///
     /// # Errors
     /// The kernel's own, where there has to be another and cannot be.
-    pub(super) fn assign(&mut self, worker: WorkerId, slot: SlotIndex) -> io::Result<usize> {
+    pub(super) fn assign(&mut self, worker: WorkerId, slot: SlotIndex, beside: bool) -> io::Result<usize> {
         if self.mode == Mode::Shared {
             return Ok(0);
         }
         let own = self.parts.iter().position(|part| part.slot == slot && part.place == Place::Holder);
-        if let Some(own) = own.filter(|own| self.is_free(*own)) {
-            self.give(own, slot, Place::Holder, worker);
+        if let Some(own) = own.filter(|_| !beside)
+            && let Some(part) = self.parts.get_mut(own)
+        {
+            part.owners.push(worker);
             return Ok(own);
         }
         let place = if own.is_some() { Place::Successor } else { Place::Holder };
         let retired = |part: &usize| {
-            self.parts.get(*part).is_some_and(|known| known.place == Place::Retired) && self.is_free(*part)
+            let known = self.parts.get(*part);
+            known.is_some_and(|known| known.place == Place::Retired && known.owners.is_empty())
         };
         // Whoever waits in a queue that nobody serves is served by the next one.
         let spare = (0..self.parts.len()).filter(retired).max_by_key(|part| self.waiting(*part));
@@ -91,13 +94,9 @@ impl Sockets {
         Ok(part)
     }
 
-    fn is_free(&self, part: usize) -> bool {
-        self.parts.get(part).is_some_and(|part| part.owner.is_none())
-    }
-
     fn give(&mut self, part: usize, slot: SlotIndex, place: Place, worker: WorkerId) {
         if let Some(part) = self.parts.get_mut(part) {
-            *part = Part { slot, place, owner: Some(worker) };
+            *part = Part { slot, place, owners: vec![worker] };
         }
     }
 
@@ -110,20 +109,22 @@ impl Sockets {
                 return listener.map(|()| new);
             }
         }
-        self.parts.push(Part { slot: 0, place: Place::Retired, owner: None });
+        self.parts.push(Part { slot: 0, place: Place::Retired, owners: Vec::new() });
         Ok(new)
     }
 
     /// A worker is gone, or could not be started.
     pub(super) fn release(&mut self, worker: WorkerId) {
-        self.parts.iter_mut().filter(|part| part.owner == Some(worker)).for_each(|part| part.owner = None);
+        self.parts.iter_mut().for_each(|part| part.owners.retain(|owner| *owner != worker));
     }
 
     /// The part that a worker has.
     pub(super) fn part_of(&self, worker: WorkerId) -> Option<usize> {
         match self.mode {
             Mode::Shared => Some(0),
-            Mode::PerWorker | Mode::Sticky => self.parts.iter().position(|part| part.owner == Some(worker)),
+            Mode::PerWorker | Mode::Sticky => {
+                self.parts.iter().position(|part| part.owners.contains(&worker))
+            }
         }
     }
 
@@ -184,20 +185,21 @@ impl Sockets {
     fn place(&mut self, seats: &[Seat]) {
         for part in &mut self.parts {
             let seat = usize::try_from(part.slot).ok().and_then(|slot| seats.get(slot));
-            part.place = match (seat, part.owner) {
-                (None, _) => Place::Retired,
-                (Some(seat), Some(owner)) if seat.occupant == Some(owner) => Place::Holder,
-                (Some(seat), Some(owner)) if seat.successor == Some(owner) => Place::Successor,
+            let has = |worker: Option<WorkerId>| worker.is_some_and(|worker| part.owners.contains(&worker));
+            part.place = match seat {
+                None => Place::Retired,
+                Some(seat) if has(seat.occupant) => Place::Holder,
+                Some(seat) if has(seat.successor) => Place::Successor,
                 // Told to stop, and its slot is somebody else's.
-                (Some(_), Some(_)) => Place::Retired,
-                (Some(_), None) => part.place,
+                Some(_) if !part.owners.is_empty() => Place::Retired,
+                Some(_) => part.place,
             };
         }
         // Whom a worker leaves behind has one heir: the part of who is in the slot now goes before one without owner.
         for slot in (0..).take(seats.len()) {
             let held = |part: &Part| part.slot == slot && part.place == Place::Holder;
-            let owned = self.parts.iter().any(|part| held(part) && part.owner.is_some());
-            for part in self.parts.iter_mut().filter(|part| part.slot == slot && part.owner.is_none()) {
+            let owned = self.parts.iter().any(|part| held(part) && !part.owners.is_empty());
+            for part in self.parts.iter_mut().filter(|part| part.slot == slot && part.owners.is_empty()) {
                 if owned || part.place == Place::Successor {
                     part.place = Place::Retired;
                 }
@@ -232,17 +234,21 @@ impl Sockets {
         Plan { spread, keys: keys.collect() }
     }
 
-    /// Close what nobody needs, from the end.
+    /// Close what nobody needs, from the end. Whoever waits where nobody will ever come is let go: a worker had its time
+    /// to serve them, and has ended without.
     fn trim(&mut self) {
-        let unneeded = |sockets: &Self, part: usize| {
-            let known = sockets.parts.get(part);
-            known.is_some_and(|known| known.place == Place::Retired && known.owner.is_none())
-                && sockets.waiting(part) == 0
-        };
-        let mut kept = self.parts.len();
-        while kept > 1 && unneeded(self, kept - 1) {
-            kept -= 1;
+        let unneeded = |part: &Part| part.place == Place::Retired && part.owners.is_empty();
+        let forsaken: Vec<usize> =
+            (0..).zip(&self.parts).filter(|(_, part)| unneeded(part)).map(|(at, _)| at).collect();
+        for part in forsaken {
+            let connections = self.waiting(part);
+            if connections > 0 {
+                tracing::warn!(connections, "nobody is left to serve those that wait for a worker: reset");
+                self.listeners.iter_mut().for_each(|listener| listener.reset(part));
+            }
         }
+        let needed = self.parts.iter().rposition(|part| !unneeded(part));
+        let kept = needed.map_or(1, |last| last + 1);
         if kept < self.parts.len() {
             self.parts.truncate(kept);
             self.listeners.iter_mut().for_each(|listener| listener.drop_parts(kept));

@@ -176,6 +176,15 @@ impl Listener {
         repaired
     }
 
+    /// Reset whoever waits in a queue.
+    pub fn reset(&mut self, part: usize) {
+        let sockets = self.shapes.iter().filter(|shape| shape.listens).filter_map(|shape| shape.socket(part));
+        for socket in sockets {
+            let _ = socket::shutdown(socket, Shutdown::Read);
+        }
+        self.repair();
+    }
+
     /// How many queues there are.
     pub fn parts(&self) -> usize {
         self.shapes.first().map_or(0, |shape| shape.sockets.len())

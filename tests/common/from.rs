@@ -1,4 +1,5 @@
 //! Connections from an address of one's choice.
+#![allow(dead_code, reason = "shared by tests that need different parts of it")]
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};

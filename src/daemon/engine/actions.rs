@@ -79,7 +79,10 @@ impl Engine {
         } else {
             None
         };
-        let part = self.launcher.sockets.assign(worker, slot);
+        let seats = self.core.seats();
+        let beside =
+            usize::try_from(slot).ok().and_then(|slot| seats.get(slot)).is_some_and(|seat| seat.ready);
+        let part = self.launcher.sockets.assign(worker, slot, beside);
         let part = part.map_err(|error| SpawnFailure::System(format!("no socket for it: {error}")))?;
         let address = notify.as_ref().map(|socket| socket.address());
         let (channel, childs_end) = self.open_channel(to_spare)?.unzip();
