@@ -108,7 +108,10 @@ impl Engine {
             if told == Told::Nothing {
                 continue;
             }
-            if let Some(known) = self.workers.get_mut(&worker) {
+            // Many servers listen on what they have inherited too.
+            if told == Told::Adopted
+                && let Some(known) = self.workers.get_mut(&worker)
+            {
                 known.socket = "adopted";
             }
             if told == Told::Listening {
