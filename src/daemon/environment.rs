@@ -67,7 +67,7 @@ impl Environment {
         );
         self.set("EINHORN_FD_COUNT", &listeners.len().to_string());
         self.set("UNICORN_FD", &joined(",", &|fd, _| fd.to_string()));
-        self.set("FPM_SOCKETS", &joined(",", &|fd, listener| format!("{}={fd}", listener.bound)));
+        self.set("FPM_SOCKETS", &joined(",", &|fd, listener| format!("{}={fd}", fpm_name(&listener.bound))));
         for (index, (fd, listener)) in numbered().enumerate() {
             self.set(&format!("EINHORN_FD_{index}"), &fd.to_string());
             self.set(&format!("PUMA_INHERIT_{index}"), &format!("{fd}:{}", url(&listener.bound)));
@@ -129,6 +129,14 @@ fn value_of<'a>(entry: &'a CString, name: &str) -> Option<&'a [u8]> {
 fn starter_name(bound: &Bound) -> String {
     match bound {
         Bound::Tcp { address, dual: true } => address.port().to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// PHP-FPM compares it to an address of its own spelling, which has no brackets around IPv6.
+fn fpm_name(bound: &Bound) -> String {
+    match bound {
+        Bound::Tcp { address, .. } => format!("{}:{}", address.ip(), address.port()),
         other => other.to_string(),
     }
 }
@@ -254,7 +262,7 @@ mod tests {
         assert_eq!((get("EINHORN_FD_COUNT"), get("EINHORN_FD_1")), ("2".to_owned(), "4".to_owned()));
         assert_eq!(get("UNICORN_FD"), "3,4");
         assert_eq!(get("PUMA_INHERIT_0"), format!("3:tcp://127.0.0.1:{}", ports[0]));
-        assert_eq!(get("FPM_SOCKETS"), format!("127.0.0.1:{}=3,[::]:{}=4", ports[0], ports[1]));
+        assert_eq!(get("FPM_SOCKETS"), format!("127.0.0.1:{}=3,:::{}=4", ports[0], ports[1]));
         assert_eq!(get("PORT"), "9");
         assert_eq!(env.get("LISTEN_PID"), None);
     }
