@@ -209,12 +209,28 @@ fn what_is_not_ours_goes_on_untouched() {
 fn the_descriptors_own_flags_are_carried_over() {
     let script = "import fcntl, socket, sys, os\n\
         def flags(s): return fcntl.fcntl(s, fcntl.F_GETFL) & os.O_NONBLOCK, fcntl.fcntl(s, fcntl.F_GETFD)\n\
-        s = socket.socket(); s.setblocking(False); os.set_inheritable(s.fileno(), True); before = flags(s)\n\
+        s = socket.socket(); before = flags(s)\n\
         s.bind(('0.0.0.0', int(sys.argv[1]))); assert flags(s) == before, (before, flags(s))\n\
-        s.close(); s = socket.socket(); before = flags(s)\n\
+        s.close(); s = socket.socket(); s.setblocking(False); os.set_inheritable(s.fileno(), True); before = flags(s)\n\
         s.bind(('0.0.0.0', int(sys.argv[1]))); assert flags(s) == before, (before, flags(s))\n\
         s.listen(); print('fine', flush=True)\n\
         while True: s.accept()[0].close()";
+    let launch = pool_without_socket();
+    let port = launch.port().number.to_string();
+    let Some(launch) = run_python(launch.options(["--listen", &port]), script, &[]) else { return };
+    let pool = launch.start();
+    pool.expect("fine");
+}
+
+#[test]
+fn whoever_binds_next_makes_no_accept_block() {
+    let script = "import signal, socket, sys\n\
+        here = ('0.0.0.0', int(sys.argv[1]))\n\
+        s = socket.socket(); s.bind(here); s.setblocking(False); s.listen()\n\
+        t = socket.socket(); t.bind(here)\n\
+        try: s.accept(); sys.exit('nobody has connected')\n\
+        except BlockingIOError: print('fine', flush=True)\n\
+        signal.pause()";
     let launch = pool_without_socket();
     let port = launch.port().number.to_string();
     let Some(launch) = run_python(launch.options(["--listen", &port]), script, &[]) else { return };

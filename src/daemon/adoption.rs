@@ -91,7 +91,10 @@ impl Adoption {
             }
             Some(Ok(socket)) => socket,
         };
-        if let Err(error) = foreign::set_non_blocking(&socket, flags.non_blocking) {
+        // Never taken back: many servers bind first and set it then, and one that accepts already would block.
+        if flags.non_blocking
+            && let Err(error) = foreign::set_non_blocking(&socket)
+        {
             tracing::warn!(%error, "O_NONBLOCK not carried over");
         }
         match notifier.replace(call, socket, fd, flags.close_on_exec) {

@@ -111,9 +111,9 @@ fn read_memory(process: Pid, address: u64, length: u64) -> Option<Vec<u8>> {
     (u64::try_from(bytes.len()) == Ok(length)).then_some(bytes)
 }
 
-/// Set or clear O_NONBLOCK, which belongs to the open socket and so to every process that has it.
-pub fn set_non_blocking(socket: &impl std::os::fd::AsRawFd, non_blocking: bool) -> io::Result<()> {
-    let mut value = MaybeUninit::new(libc::c_int::from(non_blocking));
+/// Set O_NONBLOCK, which belongs to the open socket and so to every process that has it.
+pub fn set_non_blocking(socket: &impl std::os::fd::AsRawFd) -> io::Result<()> {
+    let mut value = MaybeUninit::new(1);
     // SAFETY: the kernel reads one int.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONBIO, value.as_mut_ptr()) }).map(drop)
 }
