@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// How a request can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nobody listens.
+    /// No connection was made: nobody listens.
     Refused,
     /// The connection was made, and reset.
     Reset,
@@ -28,6 +28,7 @@ pub enum Kind {
 /// One request that failed.
 #[derive(Clone, Copy, Debug)]
 pub struct Failure {
+    pub began: Instant,
     pub at: Instant,
     pub kind: Kind,
 }
@@ -55,27 +56,35 @@ const PATIENCE: Duration = Duration::from_secs(10);
 impl Load {
     /// `clients` at once, each with a pause of `pause` between two requests for `path`.
     pub fn start(address: SocketAddr, path: &str, clients: usize, pause: Duration) -> Self {
+        let request = http_request(path);
+        Self::of(clients, pause, move || ask(address, &request).map(drop))
+    }
+
+    /// The same, of requests that `ask` makes.
+    pub fn of<A>(clients: usize, pause: Duration, ask: A) -> Self
+    where
+        A: Fn() -> Result<(), Kind> + Clone + Send + 'static,
+    {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let failed = Arc::new(AtomicU64::new(0));
-        let request = format!("GET {path} HTTP/1.1\r\nHost: load\r\nConnection: close\r\n\r\n");
         let clients = (0..clients)
             .map(|_| {
                 let (stop, answered, failed) =
                     (Arc::clone(&stop), Arc::clone(&answered), Arc::clone(&failed));
-                let request = request.clone();
+                let ask = ask.clone();
                 thread::spawn(move || {
                     let mut report = Report::default();
                     while !stop.load(Ordering::Relaxed) {
                         let began = Instant::now();
-                        match ask(address, request.as_bytes()) {
+                        match ask() {
                             Ok(()) => {
                                 report.answered += 1;
                                 report.slowest = report.slowest.max(began.elapsed());
                                 answered.fetch_add(1, Ordering::Relaxed);
                             }
                             Err(kind) => {
-                                report.failures.push(Failure { at: Instant::now(), kind });
+                                report.failures.push(Failure { began, at: Instant::now(), kind });
                                 failed.fetch_add(1, Ordering::Relaxed);
                             }
                         }
@@ -129,10 +138,26 @@ impl Report {
     }
 }
 
-fn ask(address: SocketAddr, request: &[u8]) -> Result<(), Kind> {
+pub fn http_request(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: load\r\nConnection: close\r\n\r\n").into_bytes()
+}
+
+/// The whole answer to an HTTP request, head and body, where it is 200.
+pub fn ask(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>, Kind> {
+    let answer = exchange(address, request)?;
+    if !is_whole(&answer) {
+        Err(Kind::Cut)
+    } else if answer.starts_with(b"HTTP/1.1 200") || answer.starts_with(b"HTTP/1.0 200") {
+        Ok(answer)
+    } else {
+        Err(Kind::Status)
+    }
+}
+
+/// All that a server sends on a new connection until it closes it.
+pub fn exchange(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>, Kind> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| match error.kind() {
-        ErrorKind::ConnectionRefused => Kind::Refused,
-        ErrorKind::ConnectionReset => Kind::Reset,
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Kind::Refused,
         _ => Kind::Hang,
     })?;
     let failed = |error: std::io::Error| match error.kind() {
@@ -144,13 +169,7 @@ fn ask(address: SocketAddr, request: &[u8]) -> Result<(), Kind> {
     stream.write_all(request).map_err(failed)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).map_err(failed)?;
-    if answer.is_empty() || !is_whole(&answer) {
-        Err(Kind::Cut)
-    } else if answer.starts_with(b"HTTP/1.1 200") || answer.starts_with(b"HTTP/1.0 200") {
-        Ok(())
-    } else {
-        Err(Kind::Status)
-    }
+    Ok(answer)
 }
 
 /// The body is as long as its head says.

@@ -11,6 +11,7 @@ pub mod gate;
 pub mod http;
 mod launch;
 pub mod machine;
+pub mod network;
 mod not_run;
 pub mod pool;
 mod process;

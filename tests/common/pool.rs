@@ -155,6 +155,19 @@ pub struct Member {
     pub process: Process,
 }
 
+/// Whom /status shows of the children, dead ones left out.
+pub fn members(init: Process, status: &Value) -> Vec<Member> {
+    let children = init.children();
+    let shown = status["workers"].as_array().into_iter().flatten();
+    let member = |worker: &Value| {
+        let pid = worker["pid"].as_i64()?.to_string();
+        let process = children.iter().find(|child| child.pid_inside() == pid)?;
+        let state = worker["state"].as_str()?.to_owned();
+        Some(Member { slot: worker["slot"].as_u64()?, state, process: *process })
+    };
+    shown.filter_map(member).collect()
+}
+
 impl Pool {
     /// Where the workers serve.
     pub fn address(&self) -> SocketAddr {
@@ -217,19 +230,7 @@ impl Pool {
     /// Whom /status shows, dead ones left out.
     #[track_caller]
     pub fn members(&self) -> Vec<Member> {
-        self.members_of(&self.status())
-    }
-
-    fn members_of(&self, status: &Value) -> Vec<Member> {
-        let children = self.init().children();
-        let shown = status["workers"].as_array().into_iter().flatten();
-        let member = |worker: &Value| {
-            let pid = worker["pid"].as_i64()?.to_string();
-            let process = children.iter().find(|child| child.pid_inside() == pid)?;
-            let state = worker["state"].as_str()?.to_owned();
-            Some(Member { slot: worker["slot"].as_u64()?, state, process: *process })
-        };
-        shown.filter_map(member).collect()
+        members(self.init(), &self.status())
     }
 
     /// Whoever is in that slot and ready, once somebody is.

@@ -64,6 +64,12 @@ impl Process {
         text.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Self).collect()
     }
 
+    /// It and all below it.
+    pub fn family(self) -> Vec<Self> {
+        let below = self.children().into_iter().flat_map(Self::family);
+        std::iter::once(self).chain(below).collect()
+    }
+
     pub fn zombies(self) -> usize {
         self.children().into_iter().filter(|child| child.state() == 'Z').count()
     }

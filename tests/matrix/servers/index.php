@@ -1,0 +1,2 @@
+pid <?= getmypid() ?>
+

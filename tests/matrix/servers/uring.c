@@ -1,0 +1,21 @@
+// Accepts by io_uring.
+#include <liburing.h>
+
+#include "server.h"
+
+int main(int count, char **arguments) {
+    struct io_uring ring;
+    struct io_uring_cqe *done;
+    int listener = listen_on(arguments[count - 1]);
+    check(io_uring_queue_init(8, &ring, 0), "io_uring_queue_init");
+    for (;;) {
+        io_uring_prep_accept(io_uring_get_sqe(&ring), listener, NULL, NULL, 0);
+        check(io_uring_submit_and_wait(&ring, 1), "submit");
+        if (io_uring_wait_cqe(&ring, &done) < 0)
+            continue;
+        int client = done->res;
+        io_uring_cqe_seen(&ring, done);
+        if (client >= 0)
+            answer(client, getpid());
+    }
+}
