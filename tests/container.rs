@@ -58,9 +58,9 @@ fn by_default_124_comes_before_the_kill_of_podman_stop() {
 #[test]
 fn one_worker_exits_for_its_container() {
     let Some(podman) = podman() else { return };
-    assert_eq!(podman.start(&[], &[], &["exit", "7"]).exit_code(), 7);
+    assert_eq!(podman.worker(&[], &[], &["exit", "7"]).exit_code(), 7);
     for (worker, code) in [(&["wait", "5"][..], 5), (&["stay"], 143)] {
-        let guest = podman.start(&[], &[], worker);
+        let guest = podman.worker(&[], &[], worker);
         guest.until_said("waiting");
         assert_eq!(guest.stop(&[]), code, "{worker:?}");
     }
@@ -149,7 +149,7 @@ fn exec_probes_say_yes_with_0_no_with_1_and_nobody_to_ask_with_2() {
     assert_eq!(codes(&ready), [0, 0, 0]);
 
     let never = ["--listen", "8080", "--ready-when", "notify"];
-    let unready = podman.start(&[], &never, &["serve"]);
+    let unready = podman.worker(&[], &never, &["serve"]);
     unready.until_probe("/livez", 200);
     assert_eq!(codes(&unready), [0, 1, 1]);
     assert_eq!([unready.probe("/readyz").unwrap(), unready.probe("/startupz").unwrap()], [503, 503]);
@@ -227,7 +227,7 @@ fn the_reason_of_the_end_is_one_line_of_the_termination_log() {
 
     let file = TerminationLog::new("usage");
     let volume = format!("--volume={}:/dev/termination-log", file.0.display());
-    assert_eq!(podman.start(&[&volume], &["--grace", "soon"], &["serve"]).exit_code(), 64);
+    assert_eq!(podman.worker(&[&volume], &["--grace", "soon"], &["serve"]).exit_code(), 64);
     assert!(file.text().contains("--grace"), "{}", file.text());
     assert_eq!(file.text().lines().count(), 1);
 }
@@ -238,7 +238,7 @@ fn containers_of_one_pod_are_told_apart() {
     let first = podman.pool(&["--publish=127.0.0.1::9181"], &[], "serve");
     let network = format!("--network=container:{}", first.name());
     let options = ["--listen", "8081", "--admin", "9181", "--workers", "2"];
-    let second = podman.start(&[&network], &options, &["serve"]);
+    let second = podman.worker(&[&network], &options, &["serve"]);
     eventually("the second is ready", || {
         first.open(9181, "/readyz").is_ok_and(|reply| reply.status == 200).then_some(())
     });
@@ -259,9 +259,9 @@ fn the_second_pool_of_a_pod_is_refused_the_admin_port_of_the_first() {
     let Some(podman) = podman() else { return };
     let first = podman.pool(&[], &[], "serve");
     let network = format!("--network=container:{}", first.name());
-    assert_eq!(podman.start(&[&network], &["--listen", "8081"], &["serve"]).exit_code(), 69);
+    assert_eq!(podman.worker(&[&network], &["--listen", "8081"], &["serve"]).exit_code(), 69);
     assert_eq!(
-        podman.start(&[&network], &["--admin", "9181", "--listen", "8080"], &["serve"]).exit_code(),
+        podman.worker(&[&network], &["--admin", "9181", "--listen", "8080"], &["serve"]).exit_code(),
         69
     );
     first.get("/");

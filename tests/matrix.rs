@@ -1,4 +1,5 @@
 //! Real servers, unmodified: three workers on one port, and each of them killed once under load.
+#![allow(clippy::disallowed_methods, reason = "a test measures")]
 
 mod common;
 #[path = "../examples/support/load.rs"]

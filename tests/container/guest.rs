@@ -33,8 +33,8 @@ pub(crate) struct Reply {
 }
 
 impl Podman {
-    /// Start `drainit OPTIONS -- /worker WORKER`, its ports published unless `podman` names a network.
-    pub(crate) fn start(&'static self, podman: &[&str], drainit: &[&str], worker: &[&str]) -> Guest {
+    /// Start `drainit OPTIONS -- COMMAND`, its ports published unless `podman` names a network.
+    pub(crate) fn start(&'static self, podman: &[&str], drainit: &[&str], command: &[&str]) -> Guest {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("drainit-test-{}-{count}", std::process::id());
@@ -48,16 +48,21 @@ impl Podman {
         arguments.extend(podman);
         arguments.push(&self.image);
         arguments.extend(drainit);
-        arguments.extend(["--", "/worker"]);
-        arguments.extend(worker);
+        arguments.push("--");
+        arguments.extend(command);
         self.must(arguments);
         guest.ports = published(&self.run(["port", &guest.name]).stdout);
         guest
     }
 
+    /// The worker that the image has, and what it is to do.
+    pub(crate) fn worker(&'static self, podman: &[&str], drainit: &[&str], worker: &[&str]) -> Guest {
+        self.start(podman, drainit, &[&["/worker"], worker].concat())
+    }
+
     /// A pool that is ready.
     pub(crate) fn pool(&'static self, podman: &[&str], drainit: &[&str], worker: &str) -> Guest {
-        let guest = self.start(podman, &[&["--listen", "8080"], drainit].concat(), &[worker]);
+        let guest = self.worker(podman, &[&["--listen", "8080"], drainit].concat(), &[worker]);
         guest.until_ready();
         guest
     }

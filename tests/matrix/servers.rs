@@ -39,9 +39,9 @@ const PLAIN: Row = Row {
 pub fn node() -> Row {
     Row {
         name: "Node.js http",
-        needs: "node",
+        needs: "/usr/bin/node",
         files: "server.js",
-        command: "/usr/bin/env node {dir}/server.js {port}",
+        command: "/usr/bin/node {dir}/server.js {port}",
         ..PLAIN
     }
 }
@@ -49,9 +49,9 @@ pub fn node() -> Row {
 pub fn express() -> Row {
     Row {
         name: "Express",
-        needs: "node /usr/share/nodejs/express",
+        needs: "/usr/bin/node /usr/share/nodejs/express",
         files: "express.js",
-        command: "/usr/bin/env NODE_PATH=/usr/share/nodejs node {dir}/express.js {port}",
+        command: "/usr/bin/env NODE_PATH=/usr/share/nodejs /usr/bin/node {dir}/express.js {port}",
         ..PLAIN
     }
 }
@@ -59,9 +59,9 @@ pub fn express() -> Row {
 pub fn node_cluster() -> Row {
     Row {
         name: "Node.js cluster as a worker",
-        needs: "node",
+        needs: "/usr/bin/node",
         files: "cluster.js server.js",
-        command: "/usr/bin/env node {dir}/cluster.js {port}",
+        command: "/usr/bin/node {dir}/cluster.js {port}",
         ..PLAIN
     }
 }
@@ -143,10 +143,10 @@ pub fn nginx() -> Row {
 pub fn java_http_server() -> Row {
     Row {
         name: "Java's HttpServer",
-        needs: "java javac",
+        needs: "/usr/bin/java javac",
         files: "Server.java",
         build: "javac -d {dir} {dir}/Server.java",
-        command: "/usr/bin/env java -cp {dir} Server {port}",
+        command: "/usr/bin/java -cp {dir} Server {port}",
         ..PLAIN
     }
 }
