@@ -10,8 +10,6 @@ mod guest;
 mod load;
 #[path = "matrix/mod.rs"]
 mod matrix;
-#[path = "common/not_run.rs"]
-mod not_run;
 #[path = "container/podman.rs"]
 mod podman;
 
@@ -20,7 +18,7 @@ use std::path::Path;
 use std::{fs, thread};
 
 use common::network::join_network;
-use common::{Process, cannot_run, http, is_root};
+use common::{Process, cannot_run, http, is_root, not_run};
 use guest::{ADMIN, APP};
 use matrix::client::Client;
 use matrix::row::{Mode, Row, Setting, Stage};

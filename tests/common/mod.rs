@@ -12,7 +12,7 @@ pub mod http;
 mod launch;
 pub mod machine;
 pub mod network;
-mod not_run;
+pub mod not_run;
 pub mod pool;
 mod process;
 mod pty;
