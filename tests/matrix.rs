@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use common::network::leave_network;
 use common::pool::{Pool, PoolLaunch};
-use common::{Process, nested};
+use common::{Process, cannot_run, is_root, nested};
 use matrix::client::Client;
 use matrix::row::{Mode, Row, Stage};
 use matrix::trial::{self, WORKERS};
@@ -21,6 +21,9 @@ on_each_server!(try_each_mode);
 
 #[track_caller]
 fn try_each_mode(row: &Row) {
+    if row.drops_root && !is_root() {
+        return cannot_run("the only user of a user namespace cannot become another");
+    }
     for mode in row.modes {
         let Some(stage) = Stage::new(row) else { return };
         try_on_this_host(row, *mode, &stage);

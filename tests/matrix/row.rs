@@ -23,6 +23,8 @@ pub struct Row {
     /// `--stop-signal`
     pub stop: &'static str,
     pub modes: &'static [Mode],
+    /// Started as root it serves as another user.
+    pub drops_root: bool,
     pub in_container: Result<(), &'static str>,
 }
 

@@ -33,6 +33,7 @@ const PLAIN: Row = Row {
     speaks: Protocol::Http("/"),
     stop: "TERM",
     modes: &[Mode::Shared],
+    drops_root: false,
     in_container: Ok(()),
 };
 
@@ -136,6 +137,7 @@ pub fn nginx() -> Row {
         files: "nginx.conf index.html",
         command: "/usr/sbin/nginx -c {dir}/nginx.conf -e stderr",
         stop: "QUIT",
+        drops_root: true,
         ..PLAIN
     }
 }
@@ -174,6 +176,7 @@ pub fn php_fpm_inherits() -> Row {
         socket: Socket::Inherited,
         speaks: Protocol::FastCgi("{dir}/index.php"),
         stop: "QUIT",
+        drops_root: true,
         ..PLAIN
     }
 }
@@ -187,6 +190,7 @@ pub fn php_fpm_binds() -> Row {
         command: "/usr/bin/env --unset=FPM_SOCKETS {dir}/php-fpm --nodaemonize --fpm-config {dir}/php-fpm.conf",
         speaks: Protocol::FastCgi("{dir}/index.php"),
         stop: "QUIT",
+        drops_root: true,
         ..PLAIN
     }
 }
