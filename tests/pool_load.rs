@@ -12,6 +12,7 @@ mod load;
 
 use std::time::{Duration, Instant};
 
+use common::network::leave_network;
 use common::pool::{code, pool};
 use common::{Exit, Process, until};
 use load::{Kind, Load};
@@ -23,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(400);
 
 #[test]
 fn none_of_100000_requests_fails_while_the_pool_is_scaled_up_and_down_and_drained() {
+    leave_network();
     let mut pool = pool().options(["--workers", "4", "--grace", "60s", "--lb-wait", "5s"]).server().start();
     pool.wait_ready(4);
     let load = Load::start(pool.address(), "/", 12, Duration::ZERO);
@@ -63,6 +65,7 @@ fn connections(worker: Process) -> usize {
 
 #[test]
 fn killed_workers_cost_their_own_requests_in_flight_and_no_other() {
+    leave_network();
     let mut pool = pool()
         .options(["--workers", "3", "--max-crashes", "off", "--backoff", "1ms..20ms", "--lb-wait", "3s"])
         .server()
@@ -95,6 +98,7 @@ fn killed_workers_cost_their_own_requests_in_flight_and_no_other() {
 
 #[test]
 fn requests_wait_for_the_next_worker_when_the_only_one_is_killed() {
+    leave_network();
     let pool = pool().options(["--max-crashes", "off", "--backoff", "1ms..1ms"]).server().start();
     pool.wait_ready(1);
     for _ in 0..10 {
