@@ -7,8 +7,6 @@ mod load;
 #[path = "matrix/mod.rs"]
 mod matrix;
 
-use std::net::SocketAddr;
-
 use common::network::leave_network;
 use common::pool::{Pool, PoolLaunch};
 use common::{Process, cannot_run, is_root, nested};
@@ -51,8 +49,8 @@ fn try_on_this_host(row: &Row, mode: Mode, stage: &Stage) {
 struct Host(Pool);
 
 impl trial::Pool for Host {
-    fn address(&self) -> SocketAddr {
-        self.0.address()
+    fn port(&self) -> u16 {
+        self.0.port.number
     }
 
     fn status(&self) -> Option<Value> {

@@ -3,7 +3,7 @@
 
 #![allow(unreachable_pub, dead_code, reason = "shared by programs that need different parts of it")]
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -51,13 +51,15 @@ pub struct Load {
 }
 
 /// Longer than any answer takes, shorter than a test has time.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Load {
     /// `clients` at once, each with a pause of `pause` between two requests for `path`.
     pub fn start(address: SocketAddr, path: &str, clients: usize, pause: Duration) -> Self {
         let request = http_request(path);
-        Self::of(clients, pause, move || ask(address, &request).map(drop))
+        Self::of(clients, pause, move || {
+            check_http(&exchange(TcpStream::connect_timeout(&address, PATIENCE), &request)?)
+        })
     }
 
     /// The same, of requests that `ask` makes.
@@ -142,25 +144,24 @@ pub fn http_request(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: load\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
-/// The whole answer to an HTTP request, head and body, where it is 200.
-pub fn ask(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>, Kind> {
-    let answer = exchange(address, request)?;
-    if !is_whole(&answer) {
+/// An answer to an HTTP request, if it is whole and 200.
+pub fn check_http(answer: &[u8]) -> Result<(), Kind> {
+    if !is_whole(answer) {
         Err(Kind::Cut)
     } else if answer.starts_with(b"HTTP/1.1 200") || answer.starts_with(b"HTTP/1.0 200") {
-        Ok(answer)
+        Ok(())
     } else {
         Err(Kind::Status)
     }
 }
 
 /// All that a server sends on a new connection until it closes it.
-pub fn exchange(address: SocketAddr, request: &[u8]) -> Result<Vec<u8>, Kind> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| match error.kind() {
+pub fn exchange(connected: io::Result<TcpStream>, request: &[u8]) -> Result<Vec<u8>, Kind> {
+    let mut stream = connected.map_err(|error| match error.kind() {
         ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Kind::Refused,
         _ => Kind::Hang,
     })?;
-    let failed = |error: std::io::Error| match error.kind() {
+    let failed = |error: io::Error| match error.kind() {
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Kind::Reset,
         ErrorKind::WouldBlock | ErrorKind::TimedOut => Kind::Hang,
         _ => Kind::Cut,

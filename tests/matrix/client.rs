@@ -1,6 +1,11 @@
 //! A request on a connection of its own, in the server's language, and who has answered it.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::row::{Protocol, Setting};
 use crate::load::{self, Kind};
@@ -20,13 +25,30 @@ impl Client {
     }
 
     /// The process that has answered, by its own word: `pid N`, somewhere in the answer.
-    pub fn ask(&self, address: SocketAddr) -> Result<i32, Kind> {
+    pub fn ask(&self, from: Ipv4Addr, to: SocketAddrV4) -> Result<i32, Kind> {
         let answer = match self {
-            Self::Http(request) => load::ask(address, request)?,
-            Self::FastCgi(request) => fastcgi_output(&load::exchange(address, request)?)?,
+            Self::Http(request) => {
+                let answer = load::exchange(connect(from, to), request)?;
+                load::check_http(&answer).map(|()| answer)?
+            }
+            Self::FastCgi(request) => fastcgi_output(&load::exchange(connect(from, to), request)?)?,
         };
         pid(&String::from_utf8_lossy(&answer)).ok_or(Kind::Cut)
     }
+}
+
+fn connect(from: Ipv4Addr, to: SocketAddrV4) -> io::Result<TcpStream> {
+    let socket = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    socket::setsockopt(
+        &socket,
+        sockopt::SendTimeout,
+        &TimeVal::milliseconds(load::PATIENCE.as_millis() as i64),
+    )?;
+    // The port is chosen when it is known where to.
+    socket::setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+    socket::bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(from, 0)))?;
+    socket::connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
+    Ok(socket.into())
 }
 
 fn pid(answer: &str) -> Option<i32> {

@@ -1,7 +1,8 @@
 //! Three workers on one port under load, each of them killed once: nothing may be lost but what it had in hand.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,8 @@ const REQUESTS: u64 = 200;
 
 /// A pool that has been started.
 pub trait Pool {
-    /// Where the workers serve.
-    fn address(&self) -> SocketAddr;
+    /// On 127.0.0.1, where the workers serve.
+    fn port(&self) -> u16;
     /// `None` while it cannot be asked yet.
     fn status(&self) -> Option<Value>;
     fn init(&self) -> Process;
@@ -62,9 +63,12 @@ struct Kill {
 
 impl<P: Pool> Trial<'_, P> {
     fn load(&self, client: Client) -> Load {
-        let (address, answered) = (self.pool.address(), Arc::clone(&self.answered));
+        let server = SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.pool.port());
+        let (answered, asked) = (Arc::clone(&self.answered), Arc::new(AtomicU8::new(0)));
         Load::of(CLIENTS, PAUSE, move || {
-            let pid = client.ask(address)?;
+            // From everywhere, whatever it is that decides who answers whom.
+            let from = Ipv4Addr::new(127, 0, 1, asked.fetch_add(1, Ordering::Relaxed));
+            let pid = client.ask(from, server)?;
             answered.lock().unwrap().insert(pid);
             Ok(())
         })
