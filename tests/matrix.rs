@@ -24,6 +24,7 @@ fn try_each_mode(row: &Row) {
     }
     for mode in row.modes {
         let Some(stage) = Stage::new(row) else { return };
+        eprintln!("{} with --sockets {}", row.name, mode.word());
         try_on_this_host(row, *mode, &stage);
     }
 }
@@ -35,8 +36,16 @@ fn try_on_this_host(row: &Row, mode: Mode, stage: &Stage) {
     stage.furnish(row, &setting);
     let numbers = [WORKERS.to_string(), setting.port.to_string()];
     let pool = launch
-        .options(["--workers", &numbers[0], "--listen", &numbers[1], "--stop-signal", row.stop])
-        .options(mode.options())
+        .options([
+            "--workers",
+            &numbers[0],
+            "--listen",
+            &numbers[1],
+            "--stop-signal",
+            row.stop,
+            "--sockets",
+            mode.word(),
+        ])
         .command(setting.words(row.command))
         .start();
     let mut host = Host(pool);

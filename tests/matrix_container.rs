@@ -52,6 +52,7 @@ fn try_each_mode(row: &Row) {
     let Some(podman) = podman() else { return };
     for mode in row.modes {
         let Some(stage) = Stage::new(row) else { return };
+        eprintln!("{} with --sockets {}", row.name, mode.word());
         try_in_container(row, *mode, &stage, podman);
     }
 }
@@ -66,8 +67,16 @@ fn try_in_container(row: &Row, mode: Mode, stage: &Stage, podman: &'static Podma
         .chain(volumes())
         .collect();
     let numbers = [WORKERS.to_string(), APP.to_string()];
-    let options = ["--workers", &numbers[0], "--listen", &numbers[1], "--stop-signal", row.stop];
-    let options = [&options, mode.options()].concat();
+    let options = [
+        "--workers",
+        &numbers[0],
+        "--listen",
+        &numbers[1],
+        "--stop-signal",
+        row.stop,
+        "--sockets",
+        mode.word(),
+    ];
 
     let guest = podman.start(&words(&container), &options, &words(&setting.words(row.command)));
     let inside = Inside(Process(guest.state("{{.State.Pid}}").parse().expect("a number")));

@@ -52,16 +52,20 @@ pub enum Protocol {
     FastCgi(&'static str),
 }
 
-/// How the workers share the port.
+/// How the workers share the port: `--sockets`.
 #[derive(Clone, Copy, Debug)]
 pub enum Mode {
     Shared,
+    PerWorker,
+    Sticky,
 }
 
 impl Mode {
-    pub fn options(self) -> &'static [&'static str] {
+    pub fn word(self) -> &'static str {
         match self {
-            Self::Shared => &[],
+            Self::Shared => "shared",
+            Self::PerWorker => "per-worker",
+            Self::Sticky => "sticky",
         }
     }
 }

@@ -32,7 +32,7 @@ const PLAIN: Row = Row {
     socket: Socket::Adopted,
     speaks: Protocol::Http("/"),
     stop: "TERM",
-    modes: &[Mode::Shared],
+    modes: &[Mode::Shared, Mode::PerWorker, Mode::Sticky],
     drops_root: false,
     in_container: Ok(()),
 };
