@@ -12,7 +12,7 @@ use common::pool::{Pool, PoolLaunch};
 use common::{Process, cannot_run, is_root, nested};
 use matrix::client::Client;
 use matrix::row::{Mode, Row, Stage};
-use matrix::trial::{self, WORKERS};
+use matrix::trial;
 use serde_json::Value;
 
 on_each_server!(try_each_mode);
@@ -34,20 +34,8 @@ fn try_on_this_host(row: &Row, mode: Mode, stage: &Stage) {
     let launch = PoolLaunch::of(nested());
     let setting = stage.setting(launch.port().number);
     stage.furnish(row, &setting);
-    let numbers = [WORKERS.to_string(), setting.port.to_string()];
-    let pool = launch
-        .options([
-            "--workers",
-            &numbers[0],
-            "--listen",
-            &numbers[1],
-            "--stop-signal",
-            row.stop,
-            "--sockets",
-            mode.word(),
-        ])
-        .command(setting.words(row.command))
-        .start();
+    let options = row.options(mode, setting.port);
+    let pool = launch.options(options).command(setting.words(row.command)).start();
     let mut host = Host(pool);
     trial::run(row, &host, Client::new(row.speaks, &setting));
     host.0.signal(libc::SIGTERM);

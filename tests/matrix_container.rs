@@ -22,7 +22,7 @@ use common::{Process, cannot_run, http, is_root, not_run};
 use guest::{ADMIN, APP};
 use matrix::client::Client;
 use matrix::row::{Mode, Row, Setting, Stage};
-use matrix::trial::{self, WORKERS};
+use matrix::trial;
 use podman::{Podman, podman};
 use serde_json::Value;
 
@@ -66,19 +66,9 @@ fn try_in_container(row: &Row, mode: Mode, stage: &Stage, podman: &'static Podma
         .chain(["--network=none".to_owned(), format!("--volume={}:/srv:ro", stage.path().display())])
         .chain(volumes())
         .collect();
-    let numbers = [WORKERS.to_string(), APP.to_string()];
-    let options = [
-        "--workers",
-        &numbers[0],
-        "--listen",
-        &numbers[1],
-        "--stop-signal",
-        row.stop,
-        "--sockets",
-        mode.word(),
-    ];
+    let options = row.options(mode, setting.port);
 
-    let guest = podman.start(&words(&container), &options, &words(&setting.words(row.command)));
+    let guest = podman.start(&words(&container), &words(&options), &words(&setting.words(row.command)));
     let inside = Inside(Process(guest.state("{{.State.Pid}}").parse().expect("a number")));
     assert_hardened(inside.0);
     // In a thread, because podman needs the host's network.

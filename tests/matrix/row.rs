@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::trial::WORKERS;
 use crate::common::cannot_run;
 
 /// Lists are words, as a shell splits them. In commands and files `{dir}` stands for where the files are, `{tmp}` for
@@ -26,6 +27,18 @@ pub struct Row {
     /// Started as root it serves as another user.
     pub drops_root: bool,
     pub in_container: Result<(), &'static str>,
+}
+
+impl Row {
+    /// drainit's own.
+    pub fn options(&self, mode: Mode, port: u16) -> [String; 4] {
+        [
+            format!("--workers={WORKERS}"),
+            format!("--listen={port}"),
+            format!("--sockets={}", mode.word()),
+            format!("--stop-signal={}", self.stop),
+        ]
+    }
 }
 
 /// How a server comes by its socket, in the word that `/status` has for it.
