@@ -38,7 +38,7 @@ test: ## everything: format, lints, docs, unit, simulation, integration and cont
 	@tests/deps test
 	tests/run
 
-bench: build ## ratios against tini and dumb-init
+bench: build ## ratios against tini and dumb-init, Node cluster and PM2
 	@tests/deps bench
 	DRAINIT_UNDER_TEST=$(abspath dist/drainit) cargo bench --locked --bench cost
 

@@ -28,7 +28,7 @@ pub(crate) fn measure(plan: &Plan, inits: &[Subject]) -> io::Result<Vec<Row>> {
             for (call, series) in CALLS.into_iter().zip(&series) {
                 let bar = if is_first || call == "setsockopt" { Bar::None } else { BAR };
                 let measure = format!("--adopt-bind on, {place}: {call}");
-                rows.extend(table::rounds_beside(WITHOUT, &measure, "ns a call", series, bar));
+                rows.extend(table::rounds_beside(WITHOUT, &measure, "ns a call", series, |_| bar));
             }
         }
     }

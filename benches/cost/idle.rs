@@ -89,6 +89,6 @@ fn is_ready(admin: SocketAddr) -> io::Result<bool> {
 }
 
 /// Free just now, which is all that can be known.
-fn free_address() -> io::Result<SocketAddr> {
+pub(crate) fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }

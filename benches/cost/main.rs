@@ -1,20 +1,24 @@
-//! What drainit costs beside the inits that people use now: tini and dumb-init.
+//! What drainit costs beside the inits that people use now, tini and dumb-init, and what its pool costs beside the same
+//! processes with nobody above them, Node's cluster and PM2.
 //!
 //! A report, not a test: it fails only where nothing could be measured. Every round runs every init once, in
 //! shuffled order, and a ratio is the median over the rounds of "this init's figure / tini's figure of the same
 //! round", so that whatever else the machine does meanwhile hits all of them.
 //!
 //! `DRAINIT_UNDER_TEST` names the binary, `dist/drainit` if unset; several, separated by colons, are compared with
-//! each other too. `BENCH_QUICK=1` takes some 20 seconds. `BENCH_ONLY=start,signal,orphans,filter,idle,size` selects.
+//! each other too. `BENCH_QUICK=1` takes some 20 seconds. `BENCH_ONLY` selects: start, signal, orphans, filter, idle, size,
+//! throughput, spread, kill.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads clocks and waits")]
 
 mod clock;
 mod filter;
 mod idle;
 mod launch;
+mod network;
 mod orphans;
 mod plan;
 mod procfs;
+mod serve;
 mod signal;
 mod size;
 mod start;
@@ -54,6 +58,9 @@ fn report() -> io::Result<()> {
     let inits = subject::find()?;
     let namespace = Namespace::permitted()?;
     introduce(&plan, &inits, namespace);
+    if !network::leave()? {
+        println!("  in the host's network: its firewall may drop connections");
+    }
     let mut rows = Vec::new();
     let mut failed = Vec::new();
     for (name, measure) in MEASURES.into_iter().filter(|(name, _)| plan.wants(name)) {
@@ -69,13 +76,16 @@ fn report() -> io::Result<()> {
 
 type Measure = fn(&Plan, &[Subject], Option<Namespace>) -> io::Result<Vec<Row>>;
 
-const MEASURES: [(&str, Measure); 6] = [
+const MEASURES: [(&str, Measure); 9] = [
     ("start", start::measure),
     ("signal", signal::measure),
     ("orphans", orphans::measure),
     ("filter", |plan, inits, _| filter::measure(plan, inits)),
     ("idle", idle::measure),
     ("size", size::measure),
+    ("throughput", |plan, inits, _| serve::throughput(plan, inits)),
+    ("spread", |plan, inits, _| serve::spread(plan, inits)),
+    ("kill", |plan, inits, _| serve::kill(plan, inits)),
 ];
 
 fn introduce(plan: &Plan, inits: &[Subject], namespace: Option<Namespace>) {
@@ -87,6 +97,11 @@ fn introduce(plan: &Plan, inits: &[Subject], namespace: Option<Namespace>) {
     }
     for missing in subject::missing(inits) {
         println!("  {missing:<12} NOT FOUND: not measured (Debian packages: tini, dumb-init)");
+    }
+    if ["throughput", "spread", "kill"].into_iter().any(|measure| plan.wants(measure))
+        && let Err(why) = serve::get_pm2()
+    {
+        println!("  {:<12} NOT TO BE HAD: not measured ({why})", "pm2");
     }
     match namespace {
         Some(Namespace::Privileged) => {}

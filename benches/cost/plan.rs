@@ -11,6 +11,11 @@ pub(crate) struct Plan {
     pub(crate) storm: (usize, usize),
     pub(crate) burst: (usize, usize),
     pub(crate) filter_rounds: usize,
+    /// Rounds of the throughput, and how long each load lasts in them.
+    pub(crate) serve: (usize, Duration),
+    /// Rounds of new connections and of kept ones.
+    pub(crate) spread: [usize; 2],
+    pub(crate) kills: usize,
     pub(crate) settle: Duration,
     pub(crate) idle: Duration,
 }
@@ -36,6 +41,9 @@ impl Plan {
             storm: (20, 1000),
             burst: (10, 2000),
             filter_rounds: 200,
+            serve: (80, Duration::from_millis(200)),
+            spread: [7, 25],
+            kills: 50,
             settle: Duration::from_secs(3),
             idle: Duration::from_secs(10),
         }
@@ -50,6 +58,9 @@ impl Plan {
             storm: (5, 400),
             burst: (5, 400),
             filter_rounds: 50,
+            serve: (15, Duration::from_millis(150)),
+            spread: [2, 15],
+            kills: 10,
             settle: Duration::from_secs(2),
             idle: Duration::from_secs(4),
         }

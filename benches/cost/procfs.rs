@@ -32,6 +32,12 @@ pub(crate) fn resident(pid: i32) -> io::Result<u64> {
     field(&status(pid)?, "VmRSS:")
 }
 
+/// In the order in which they were born.
+pub(crate) fn children_of(pid: i32) -> io::Result<Vec<i32>> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    Ok(list.split_ascii_whitespace().filter_map(|child| child.parse().ok()).collect())
+}
+
 /// Children of all kinds, and those of them that are dead and not reaped.
 pub(crate) fn children(pid: i32) -> io::Result<(usize, usize)> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;

@@ -14,18 +14,18 @@ impl Series {
     }
 
     pub(crate) fn median(&self) -> f64 {
-        quantile(&self.values, 0.5)
+        self.quantile(0.5)
     }
 
-    pub(crate) fn p10(&self) -> f64 {
-        quantile(&self.values, 0.1)
+    pub(crate) fn quantile(&self, part: f64) -> f64 {
+        quantile(&self.values, part)
     }
 
-    /// The median of the rounds' ratios.
-    pub(crate) fn ratio_to(&self, reference: &Self) -> f64 {
+    /// The median of the rounds' ratios, or another quantile.
+    pub(crate) fn ratio_to(&self, reference: &Self, part: f64) -> f64 {
         let rounds = self.values.iter().zip(&reference.values);
         let ratios: Vec<_> = rounds.filter(|(_, base)| **base > 0.0).map(|(own, base)| own / base).collect();
-        quantile(&ratios, 0.5)
+        quantile(&ratios, part)
     }
 }
 

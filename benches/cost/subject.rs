@@ -27,6 +27,11 @@ impl Subject {
         Self { name: "none".to_owned(), path: PathBuf::new(), ours: false, separator: &[] }
     }
 
+    /// Something else than an init, with ways of its own to be started.
+    pub(crate) fn peer(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::none() }
+    }
+
     pub(crate) fn renamed(&self, name: String) -> Self {
         Self { name, ..self.clone() }
     }
@@ -70,7 +75,7 @@ fn under_test() -> Vec<PathBuf> {
     env::split_paths(&paths).map(|path| std::path::absolute(&path).unwrap_or(path)).collect()
 }
 
-fn in_path(name: &str) -> Option<PathBuf> {
+pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file())
 }

@@ -7,6 +7,7 @@ use std::io::{self, BufRead, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::FromRawFd;
 use std::os::unix::process::CommandExt;
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::prctl;
@@ -16,7 +17,7 @@ use nix::sys::socket::sockopt::ReuseAddr;
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pause, setpgid};
 
-use crate::clock;
+use crate::{clock, serve};
 
 pub(crate) const ROLE: &str = "--worker";
 
@@ -47,12 +48,19 @@ pub(crate) fn run_filtered(mut command: impl Iterator<Item = String>) -> io::Res
     Err(std::process::Command::new(program).args(command).exec())
 }
 
+/// What the name of the role is followed by, where it takes anything.
+pub(crate) fn arguments() -> impl Iterator<Item = String> {
+    std::env::args().skip(3)
+}
+
 pub(crate) fn run(role: &str) -> io::Result<()> {
     match role {
         "stamp" => stamp(),
         "orphans" => orphans(),
         "accept" => accept(),
         "calls" => calls(),
+        "late" => late(),
+        "keep" => serve::keep(arguments()),
         _ => Err(io::Error::other(format!("no role {role}"))),
     }
 }
@@ -169,4 +177,27 @@ fn accept() -> io::Result<()> {
     // SAFETY: descriptor 3 is the first inherited socket, and nobody else here owns it.
     let listener = unsafe { TcpListener::from_raw_fd(3) };
     listener.incoming().try_for_each(|connection| connection.map(drop))
+}
+
+/// How long that server takes to start.
+pub(crate) const LATE: Duration = Duration::from_millis(20);
+
+/// A server that takes its time to start, binds `ADDRESS` for itself as any program does, tells when it accepts, and
+/// takes a millisecond for each request.
+fn late() -> io::Result<()> {
+    std::thread::sleep(LATE);
+    let listener = TcpListener::bind(arguments().next().unwrap_or_default())?;
+    io::stdout().write_all(&clock::now().to_ne_bytes())?;
+    io::stdout().flush()?;
+    let pid = std::process::id();
+    loop {
+        let Ok((mut connection, _)) = listener.accept() else { continue };
+        let mut request = [0; 1024];
+        if connection.read(&mut request).is_ok_and(|length| length > 0) {
+            std::thread::sleep(Duration::from_millis(1));
+            let body = pid.to_string();
+            let length = body.len();
+            let _ = write!(connection, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+        }
+    }
 }
