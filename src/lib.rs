@@ -53,7 +53,9 @@
 //!
 //! The listening sockets are made before the first worker and outlive every one of them. A worker inherits them, or, if
 //! it binds for itself, is given them when it does: its bind(2) and listen(2) wait for the loop's answer
-//! ([`sys::seccomp`]), and the loop decides from what it sees of the worker's socket (`daemon::adoption`).
+//! ([`sys::seccomp`]), and the loop decides from what it sees of the worker's socket (`daemon::adoption`). Where each worker
+//! has a queue of its own, the core says who serves, `daemon::sockets` which part of a socket that is, and a program in the
+//! kernel sends new connections there ([`sys::steering`]).
 //!
 //! # What workers say
 //!

@@ -5,6 +5,7 @@
 //! own, and its successor gets another, which its checks alone reach until it is ready. What nobody needs any more is
 //! given to the next one, or closed if it is the last: the kernel knows the parts by their order.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::RawFd;
@@ -24,6 +25,10 @@ pub(super) struct Sockets {
     listeners: Vec<Listener>,
     parts: Vec<Part>,
     plan: Plan,
+    /// By whom the plan was made.
+    seats: Vec<Seat>,
+    /// A worker is gone since: it may have left something to be seen to.
+    deserted: bool,
 }
 
 #[derive(Debug)]
@@ -34,7 +39,7 @@ struct Part {
     owners: Vec<WorkerId>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     /// It is the slot's own: whoever comes into the slot has it.
     Holder,
@@ -48,7 +53,7 @@ impl Sockets {
     pub(super) fn new(mode: Mode, listeners: Vec<Listener>) -> Self {
         let first = Part { slot: 0, place: Place::Holder, owners: Vec::new() };
         let plan = Plan { spread: Spread::Even(vec![0]), keys: Vec::new() };
-        Self { mode, listeners, parts: vec![first], plan }
+        Self { mode, listeners, parts: vec![first], plan, seats: Vec::new(), deserted: false }
     }
 
     pub(super) fn listeners(&self) -> &[Listener] {
@@ -115,6 +120,7 @@ impl Sockets {
 
     /// A worker is gone, or could not be started.
     pub(super) fn release(&mut self, worker: WorkerId) {
+        self.deserted = true;
         self.parts.iter_mut().for_each(|part| part.owners.retain(|owner| *owner != worker));
     }
 
@@ -162,16 +168,17 @@ impl Sockets {
     /// # Errors
     /// The kernel's own: then they go where they went before.
     pub(super) fn follow(&mut self, seats: &[Seat]) -> io::Result<()> {
-        let repaired = self.listeners.iter_mut().fold(false, |repaired, one| one.repair() | repaired);
-        if repaired {
+        let deserted = std::mem::take(&mut self.deserted);
+        if deserted && self.listeners.iter_mut().fold(false, |repaired, one| one.repair() | repaired) {
             tracing::warn!("a worker had shut down a socket of all: it listens again");
         }
-        if self.mode == Mode::Shared {
+        let regrouped = self.listeners.iter().any(Listener::is_regrouped);
+        if self.mode == Mode::Shared || (self.seats == seats && !deserted && !regrouped) {
             return Ok(());
         }
+        self.seats = seats.to_vec();
         self.place(seats);
         let plan = self.plan_for(seats);
-        let regrouped = self.listeners.iter().any(Listener::is_regrouped);
         if plan != self.plan || regrouped {
             self.plan = plan;
             for listener in &mut self.listeners {
@@ -196,22 +203,19 @@ impl Sockets {
             };
         }
         // Whom a worker leaves behind has one heir: the part of who is in the slot now goes before one without owner.
-        for slot in (0..).take(seats.len()) {
-            let held = |part: &Part| part.slot == slot && part.place == Place::Holder;
-            let owned = self.parts.iter().any(|part| held(part) && !part.owners.is_empty());
-            for part in self.parts.iter_mut().filter(|part| part.slot == slot && part.owners.is_empty()) {
-                if owned || part.place == Place::Successor {
-                    part.place = Place::Retired;
-                }
+        let held = self.parts.iter().filter(|part| part.place == Place::Holder && !part.owners.is_empty());
+        let held: BTreeSet<SlotIndex> = held.map(|part| part.slot).collect();
+        for part in self.parts.iter_mut().filter(|part| part.owners.is_empty()) {
+            if held.contains(&part.slot) || part.place == Place::Successor {
+                part.place = Place::Retired;
             }
         }
     }
 
     fn plan_for(&self, seats: &[Seat]) -> Plan {
-        let part_in = |slot: SlotIndex, place: Place| {
-            let found = self.parts.iter().position(|part| part.slot == slot && part.place == place);
-            found.and_then(|part| u16::try_from(part).ok())
-        };
+        let places: BTreeMap<(SlotIndex, Place), u16> =
+            self.parts.iter().zip(0..).map(|(part, number)| ((part.slot, part.place), number)).collect();
+        let part_in = |slot: SlotIndex, place: Place| places.get(&(slot, place)).copied();
         let holders = |slots: Vec<SlotIndex>| -> Vec<u16> {
             slots.into_iter().filter_map(|slot| part_in(slot, Place::Holder)).collect()
         };
