@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 
-use crate::cli::{self, Ask, Cli, Probe, Stop, Surroundings, resolve};
+use crate::admin::Restart;
+use crate::cli::{self, Ask, Cli, Probe, RestartArgs, Stop, Surroundings, resolve};
 use crate::config::endpoint::Endpoint;
 use crate::core::types::code;
 use crate::sys::signals::Inherited;
@@ -75,6 +76,18 @@ fn ask(subcommand: Ask, inherited: Inherited) -> u8 {
         }
         Ask::Status { json } => to_running(|endpoint| client::status(endpoint, json)),
         Ask::Scale { workers } => to_running(|endpoint| client::scale(endpoint, workers)),
+        Ask::Restart(args) => {
+            let RestartArgs { wait, timeout, release_version, env, unset_env, command } = args;
+            let order = Restart {
+                wait,
+                version: release_version,
+                env: env.into_iter().collect(),
+                unset: unset_env,
+                command: (!command.is_empty()).then_some(command),
+            };
+            to_running(|endpoint| client::restart(endpoint, &order, timeout))
+        }
+        Ask::Abort { timeout } => to_running(|endpoint| client::abort(endpoint, timeout)),
         Ask::Install { path } => install_to(&path),
     }
 }

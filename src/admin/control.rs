@@ -1,5 +1,9 @@
 //! The routes that change things; on the control socket alone.
 
+mod restart;
+
+pub use restart::Restart;
+
 use std::time::Duration;
 
 use axum::Router;
@@ -8,6 +12,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::post;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -26,13 +31,19 @@ const LOOP_TIMEOUT: Duration = Duration::from_secs(5);
 type Answer = (StatusCode, String);
 
 pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/prestop", post(prestop)).route("/scale", post(scale))
+    Router::new()
+        .route("/prestop", post(prestop))
+        .route("/scale", post(scale))
+        .route("/restart", post(restart::restart))
+        .route("/abort", post(restart::abort))
 }
 
 /// A long poll: answers when the LB wait is over. A hook is advice, so there is nothing it could be refused.
 async fn prestop(State(shared): State<Shared>) -> Answer {
     match ask(&shared, Command::PreStop).await {
-        Ok(Outcome::Done(text) | Outcome::Refused(text)) => (StatusCode::OK, line(text)),
+        Ok(Outcome::Done(text) | Outcome::Refused(text) | Outcome::RolledBack(text)) => {
+            (StatusCode::OK, line(text))
+        }
         Err(answer) => answer,
     }
 }
@@ -44,32 +55,49 @@ struct Scale {
 }
 
 async fn scale(State(shared): State<Shared>, body: Body) -> Answer {
-    let bad = |why: String| (StatusCode::BAD_REQUEST, why);
-    let body = match timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return (StatusCode::PAYLOAD_TOO_LARGE, format!("takes at most {BODY_LIMIT} bytes\n")),
-        Err(_) => return (StatusCode::REQUEST_TIMEOUT, "the body did not arrive\n".to_owned()),
-    };
-    let workers = match serde_json::from_slice(&body) {
-        Ok(Scale { workers }) => workers,
-        Err(error) => return bad(format!("takes {{\"workers\": N}}: {error}\n")),
+    let Scale { workers } = match read(body, BODY_LIMIT, "{\"workers\": N}").await {
+        Ok(scale) => scale,
+        Err(answer) => return answer,
     };
     if !(1..=MAX_WORKERS).contains(&workers) {
-        return bad(format!("{workers} workers: takes 1 to {MAX_WORKERS}\n"));
+        return (StatusCode::BAD_REQUEST, format!("{workers} workers: takes 1 to {MAX_WORKERS}\n"));
     }
-    match ask(&shared, Command::Scale(workers)).await {
+    answer(ask(&shared, Command::Scale(workers)).await)
+}
+
+/// What a client sends, if it is what is taken here.
+async fn read<T: DeserializeOwned>(body: Body, limit: usize, takes: &str) -> Result<T, Answer> {
+    let body = match timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return Err((StatusCode::PAYLOAD_TOO_LARGE, format!("takes at most {limit} bytes\n"))),
+        Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body did not arrive\n".to_owned())),
+    };
+    serde_json::from_slice(&body)
+        .map_err(|error| (StatusCode::BAD_REQUEST, format!("takes {takes}: {error}\n")))
+}
+
+fn answer(outcome: Result<Outcome, Answer>) -> Answer {
+    match outcome {
         Ok(Outcome::Done(text)) => (StatusCode::OK, line(text)),
         Ok(Outcome::Refused(text)) => (StatusCode::CONFLICT, line(text)),
+        Ok(Outcome::RolledBack(text)) => (StatusCode::UNPROCESSABLE_ENTITY, line(text)),
         Err(answer) => answer,
     }
 }
 
-/// Puts it to the loop. The reply may take as long as an LB wait: its deadline is the core's, and the
+/// Puts it to the loop. The reply may take as long as an LB wait or a roll: its deadline is the core's, and the
 /// connection's.
 async fn ask(shared: &Shared, command: Command) -> Result<Outcome, Answer> {
+    put(shared, |reply| Request::Command { command, reply }).await
+}
+
+async fn put(
+    shared: &Shared,
+    request: impl FnOnce(oneshot::Sender<Outcome>) -> Request,
+) -> Result<Outcome, Answer> {
     let unavailable = |why: &str| (StatusCode::SERVICE_UNAVAILABLE, format!("drainit {why}\n"));
     let (reply, outcome) = oneshot::channel();
-    match timeout(LOOP_TIMEOUT, shared.requests.send(Request::Command { command, reply })).await {
+    match timeout(LOOP_TIMEOUT, shared.requests.send(request(reply))).await {
         Ok(Ok(())) => outcome.await.map_err(|_| unavailable("is exiting")),
         Ok(Err(_)) => Err(unavailable("is exiting")),
         Err(_) => Err(unavailable("is busy")),

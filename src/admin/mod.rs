@@ -33,6 +33,7 @@ use tokio::time::timeout;
 use crate::core::event::{Command, Outcome};
 use crate::core::snapshot::{Phase, Snapshot};
 
+pub use control::Restart;
 pub use serve::{serve_control, serve_tcp};
 
 /// How long an answer is held back for a fresh snapshot.
@@ -91,6 +92,13 @@ pub enum Request {
     Command {
         /// What to do.
         command: Command,
+        /// Takes what became of it.
+        reply: oneshot::Sender<Outcome>,
+    },
+    /// Roll to what this asks for.
+    Restart {
+        /// What to change.
+        order: Restart,
         /// Takes what became of it.
         reply: oneshot::Sender<Outcome>,
     },

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Facts, Request, Shared, Stats, control, read_only, serve_tcp};
 use crate::core::event::{Command, Outcome};
+use crate::core::history::RollTotals;
 use crate::core::snapshot::{BreakerState, Counters, DrainView, Phase, Snapshot, WorkerState, WorkerView};
 use crate::core::types::{Generation, Pid};
 
@@ -51,6 +52,12 @@ pub(crate) fn snapshot(phase: Phase) -> Snapshot {
                 uptime_seconds: 12.0,
             })
             .collect(),
+        roll: None,
+        rolls: RollTotals::default(),
+        history: Vec::new(),
+        timeline: Vec::new(),
+        breaker_reason: None,
+        breaker_reset_seconds: None,
         drain: (!matches!(phase, Phase::Starting | Phase::Serving)).then_some(drain),
         counters: Counters { restarts_crash: 2, spawns: 6, ..Counters::default() },
     }
@@ -70,11 +77,20 @@ pub(crate) async fn serve_loop(mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.recv().await {
         match request {
             Request::Refresh { reply } => drop(reply.send(())),
+            Request::Restart { order, reply } => {
+                drop(reply.send(match order.version.as_deref() {
+                    Some("bad") => Outcome::RolledBack("rolled back: worker 0 exited with code 1".to_owned()),
+                    Some("early") => Outcome::Refused("the breaker is open for 42 s more".to_owned()),
+                    _ => Outcome::Done("rolled to generation 2".to_owned()),
+                }));
+            }
             Request::Command { command, reply } => {
                 let outcome = match command {
                     Command::PreStop => Outcome::Done("waited".to_owned()),
                     Command::Scale(workers) if workers > 8 => Outcome::Refused("no memory".to_owned()),
                     Command::Scale(workers) => Outcome::Done(format!("{workers} workers")),
+                    Command::Roll(_) => Outcome::Done("generation 2 is on its way".to_owned()),
+                    Command::Abort => Outcome::Refused("no roll is running".to_owned()),
                 };
                 drop(reply.send(outcome));
             }

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::{duration, values};
 
@@ -55,8 +55,39 @@ pub enum Ask {
         #[arg(value_name = "N", value_parser = values::parse_workers)]
         workers: u32,
     },
+    /// Replace every worker, one after the other, losing nothing; go back if the new ones fail
+    Restart(RestartArgs),
+    /// Give up the roll that runs, and return when the old generation is back at full strength
+    Abort {
+        /// Give up waiting after this long (the way back goes on)
+        #[arg(long, value_name = "DUR", default_value = "10m", value_parser = duration::parse)]
+        timeout: Duration,
+    },
     /// Copy this binary to PATH, for an initContainer
     Install { path: PathBuf },
+}
+
+/// What the next generation is to be; what is not said stays as it is.
+#[derive(Debug, Args)]
+pub struct RestartArgs {
+    /// Return at the end of the roll: exit code 0 rolled, 1 rolled back, 2 refused or superseded, 124 not over in time
+    #[arg(long)]
+    pub wait: bool,
+    /// Give up waiting after this long (the roll goes on)
+    #[arg(long, value_name = "DUR", default_value = "10m", value_parser = duration::parse)]
+    pub timeout: Duration,
+    /// Its version, which workers see as DRAINIT_VERSION and APP_VERSION
+    #[arg(long = "version", value_name = "V")]
+    pub release_version: Option<String>,
+    /// Give the workers this variable (repeatable)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse::variable)]
+    pub env: Vec<(String, String)>,
+    /// Take this variable from the workers (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub unset_env: Vec<String>,
+    /// What the workers execute from now on
+    #[arg(value_name = "NEW COMMAND", trailing_var_arg = true)]
+    pub command: Vec<String>,
 }
 
 /// A probe of Kubernetes.

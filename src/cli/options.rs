@@ -29,6 +29,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub drain: DrainArgs,
     #[command(flatten)]
+    pub roll: RollArgs,
+    #[command(flatten)]
     pub init: InitArgs,
     #[command(flatten)]
     pub admin: AdminArgs,
@@ -73,6 +75,9 @@ pub struct PoolArgs {
     /// More crashes than this with no worker ready end drainit with exit code 75; or off
     #[arg(long, env = "DRAINIT_MAX_CRASHES", value_name = "N/WINDOW", default_value = "5/60s", value_parser = parse::max_crashes)]
     pub max_crashes: CrashLimit,
+    /// A worker that has been ready for so long is replaced, its replacement first, one at a time; or off
+    #[arg(long, env = "DRAINIT_MAX_LIFETIME", value_name = "DUR", default_value = "off")]
+    pub max_lifetime: Timeout,
     /// Run the workers as this user: names or numbers [default: as drainit]
     #[arg(long, env = "DRAINIT_USER", value_name = "USER[:GROUP]")]
     pub user: Option<User>,
@@ -92,6 +97,9 @@ pub struct ReadinessArgs {
         help = "Then a worker that is not ready is failed; or off [default: 30s with --listen, else off]"
     )]
     pub ready_timeout: Option<Timeout>,
+    /// In a roll a new worker must stay ready so long before the old one is told to go
+    #[arg(long, env = "DRAINIT_MIN_READY_TIME", value_name = "DUR", default_value = "0s", value_parser = duration::parse)]
+    pub min_ready_time: Duration,
     /// A worker that serves and sends no WATCHDOG=1 for so long is hung, and replaced; or off
     #[arg(long, env = "DRAINIT_WATCHDOG", value_name = "DUR", default_value = "off")]
     pub watchdog: Timeout,
@@ -148,11 +156,43 @@ pub struct DrainArgs {
     pub drain_timeout: Option<Duration>,
 }
 
+/// How one generation of workers follows another.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Roll")]
+pub struct RollArgs {
+    /// Workers beyond --workers while a roll runs; 100% is blue/green
+    #[arg(long, env = "DRAINIT_MAX_SURGE", value_name = "N|N%", default_value = "1", value_parser = values::parse_count)]
+    pub max_surge: Count,
+    /// Workers of --workers that may be missing while a roll runs; 100% is recreate
+    #[arg(long, env = "DRAINIT_MAX_UNAVAILABLE", value_name = "N|N%", default_value = "0", value_parser = values::parse_count)]
+    pub max_unavailable: Count,
+    /// Replace so many workers first, then hold (--canary-hold) and go back if one of them fails
+    #[arg(long, env = "DRAINIT_CANARY", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub canary: Option<u32>,
+    /// How long the canaries are watched
+    #[arg(long, env = "DRAINIT_CANARY_HOLD", value_name = "DUR", value_parser = duration::parse)]
+    pub canary_hold: Option<Duration>,
+    /// Pause between one batch and the next
+    #[arg(long, env = "DRAINIT_ROLL_PAUSE", value_name = "DUR", default_value = "0s", value_parser = duration::parse)]
+    pub roll_pause: Duration,
+    /// Begin the next batch once the replaced workers are gone
+    #[arg(long, env = "DRAINIT_ROLL_WAITS_FOR_DRAIN")]
+    pub roll_waits_for_drain: bool,
+    /// So many failed rolls within --breaker-window open the breaker: rolls are refused
+    #[arg(long, env = "DRAINIT_BREAKER_FAILURES", value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub breaker_failures: u32,
+    #[arg(long, env = "DRAINIT_BREAKER_WINDOW", value_name = "DUR", default_value = "10m", value_parser = duration::parse, help = "How long a failed roll counts")]
+    pub breaker_window: Duration,
+    /// How long the breaker stays open before it lets one roll try
+    #[arg(long, env = "DRAINIT_BREAKER_RESET", value_name = "DUR", default_value = "60s", value_parser = duration::parse)]
+    pub breaker_reset: Duration,
+}
+
 /// What every init does.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Init")]
 pub struct InitArgs {
-    /// What a signal does: forward, ignore, drain, scale-up, scale-down or another signal's name (repeatable)
+    /// What a signal does: forward, ignore, drain, restart, scale-up, scale-down or another signal's name (repeatable)
     #[arg(long, env = "DRAINIT_SIGNAL", value_name = "SIG=ACTION", value_delimiter = ',')]
     pub signal: Vec<SignalRule>,
     /// Who gets forwarded and stop signals: leader or group

@@ -87,3 +87,10 @@ pub(super) fn control(text: &str) -> Result<Control, String> {
         _ => Ok(Control::At(Endpoint::parse(text))),
     }
 }
+
+pub(super) fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("takes NAME=VALUE".to_owned()),
+    }
+}

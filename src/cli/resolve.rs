@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::RunArgs;
-use super::options::{HealthArgs, PoolArgs};
+use super::options::{HealthArgs, PoolArgs, RollArgs};
 use crate::config::address::Address;
 use crate::config::values::{Listen, LogFormat, NodeIpc, ReadyWhen, SignalRule, Sockets, Workers};
 use crate::config::{Admin, Config, Control, Health, Log};
-use crate::core::config::{Config as CoreConfig, Kind, LbWait, MAX_WORKERS, Restart, StopMessage};
+use crate::core::config::{
+    BreakerRules, Canary, Config as CoreConfig, Kind, LbWait, MAX_WORKERS, Restart, RollRules, StopMessage,
+};
 use crate::core::signal::{Signal, SignalTable};
 
 /// More workers than these cannot be steered by client: the kernel limits the length of a program
@@ -78,10 +80,18 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
     let core = CoreConfig {
         kind,
         workers,
+        version: None,
         restart,
         backoff: args.pool.backoff,
         min_uptime: args.pool.min_uptime,
         max_crashes: args.pool.max_crashes.0,
+        roll: roll_rules(&args.roll, args.readiness.min_ready_time),
+        breaker: BreakerRules {
+            failures: args.roll.breaker_failures,
+            window: args.roll.breaker_window,
+            reset: args.roll.breaker_reset,
+        },
+        max_lifetime: args.pool.max_lifetime.0,
         ready_timeout,
         min_ready: args.readiness.min_ready,
         watchdog: args.readiness.watchdog.0,
@@ -121,7 +131,23 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
     if core.watchdog.is_some_and(|every| every.is_zero()) {
         return Err("--watchdog 0 finds every worker hung at once; takes a longer time or off".to_owned());
     }
+    if core.roll.cannot_move() {
+        return Err(
+            "--max-surge 0 and --max-unavailable 0: nobody may come and nobody may go; takes 1 or more of \
+                    one of them"
+                .to_owned(),
+        );
+    }
+    if core.max_lifetime.is_some_and(|lifetime| lifetime.is_zero()) {
+        return Err("--max-lifetime 0 replaces every worker at once; takes a longer time or off".to_owned());
+    }
     let mut warnings = warnings(&core);
+    let half = match (args.roll.canary, args.roll.canary_hold) {
+        (Some(_), None) => Some("--canary holds for no time without --canary-hold"),
+        (None, Some(_)) => Some("--canary-hold does nothing without --canary"),
+        (Some(_), Some(_)) | (None, None) => None,
+    };
+    warnings.extend(half.map(str::to_owned));
     warnings.extend(deaf.then(|| {
         "--stop-message reaches nobody: workers get an IPC channel in a pool whose COMMAND is Node, or with --node-ipc on"
             .to_owned()
@@ -154,6 +180,18 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         log: Log { format, level: args.admin.log_level },
         warnings,
     })
+}
+
+fn roll_rules(roll: &RollArgs, min_ready_time: Duration) -> RollRules {
+    let hold = roll.canary_hold.unwrap_or_default();
+    RollRules {
+        max_surge: roll.max_surge,
+        max_unavailable: roll.max_unavailable,
+        min_ready_time,
+        pause: roll.roll_pause,
+        canary: roll.canary.map(|workers| Canary { workers, hold }),
+        waits_for_drain: roll.roll_waits_for_drain,
+    }
 }
 
 fn runs_node(command: &[OsString], around: &Surroundings) -> bool {

@@ -5,6 +5,7 @@
 mod ask;
 mod endpoint;
 mod error;
+mod restart;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ mod verbs;
 pub use ask::{Answer, ask};
 pub use endpoint::find;
 pub use error::ClientError;
+pub use restart::{abort, restart};
 pub use status::status;
 pub use verbs::{Probe, prestop, probe, scale};
 

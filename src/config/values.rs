@@ -156,7 +156,8 @@ impl FromStr for SignalRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const ACTIONS: &str = "forward, ignore, drain, scale-up, scale-down or another signal's name";
+        const ACTIONS: &str =
+            "forward, ignore, drain, restart, scale-up, scale-down or another signal's name";
         let (signal, action) = text
             .split_once('=')
             .ok_or_else(|| format!("'{text}' has no action; takes SIG=ACTION, ACTION: {ACTIONS}"))?;
@@ -168,6 +169,7 @@ impl FromStr for SignalRule {
             "forward" => Disposition::Forward,
             "ignore" => Disposition::Ignore,
             "drain" => Disposition::Drain,
+            "restart" => Disposition::Restart,
             "scale-up" => Disposition::ScaleUp,
             "scale-down" => Disposition::ScaleDown,
             other => Disposition::Rewrite(

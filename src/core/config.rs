@@ -17,12 +17,18 @@ pub const PRESTOP_RETURN: Duration = Duration::from_secs(10);
 pub struct Config {
     pub kind: Kind,
     pub workers: u32,
+    /// Of the first generation, where it has one.
+    pub version: Option<String>,
     pub restart: Restart,
     pub backoff: Backoff,
     /// A worker that was ready for so long and dies is replaced at once.
     pub min_uptime: Duration,
     /// `None`: crashes are never too many.
     pub max_crashes: Option<MaxCrashes>,
+    pub roll: RollRules,
+    pub breaker: BreakerRules,
+    /// A worker that has been ready for about so long is replaced.
+    pub max_lifetime: Option<Duration>,
     /// A worker not ready after this long is failed.
     pub ready_timeout: Option<Duration>,
     pub min_ready: Count,
@@ -81,6 +87,39 @@ pub struct MaxCrashes {
     pub window: Duration,
 }
 
+/// How the pool goes from one generation to the next.
+#[derive(Clone, Copy, Debug)]
+pub struct RollRules {
+    /// Processes beyond the pool's size.
+    pub max_surge: Count,
+    /// Workers of the pool's size that may be missing.
+    pub max_unavailable: Count,
+    /// A replacement has to stay ready for so long.
+    pub min_ready_time: Duration,
+    /// Between one batch and the next.
+    pub pause: Duration,
+    pub canary: Option<Canary>,
+    /// The next batch waits until the replaced workers are gone.
+    pub waits_for_drain: bool,
+}
+
+/// The first `workers` replacements are watched for `hold`, before there are more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Canary {
+    pub workers: u32,
+    pub hold: Duration,
+}
+
+/// Rolls that fail too often are refused for a while.
+#[derive(Clone, Copy, Debug)]
+pub struct BreakerRules {
+    /// So many failed rolls in `window` open it.
+    pub failures: u32,
+    pub window: Duration,
+    /// Until it lets one trial through.
+    pub reset: Duration,
+}
+
 /// How long to go on serving, unready, while load balancers let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LbWait {
@@ -114,10 +153,63 @@ impl Count {
     pub fn of(self, whole: u32) -> u32 {
         match self {
             Self::Workers(count) => count,
-            Self::Percent(percent) => {
-                u32::try_from((u64::from(whole) * u64::from(percent)).div_ceil(100)).unwrap_or(u32::MAX)
-            }
+            Self::Percent(percent) => share(whole, percent, 99),
         }
+    }
+
+    /// As [`Count::of`], and percentages round down.
+    pub fn at_most_of(self, whole: u32) -> u32 {
+        match self {
+            Self::Workers(count) => count,
+            Self::Percent(percent) => share(whole, percent, 0),
+        }
+    }
+
+    fn is_zero(self) -> bool {
+        matches!(self, Self::Workers(0) | Self::Percent(0))
+    }
+}
+
+fn share(whole: u32, percent: u32, carry: u64) -> u32 {
+    u32::try_from((u64::from(whole) * u64::from(percent) + carry) / 100).unwrap_or(u32::MAX)
+}
+
+impl Default for RollRules {
+    fn default() -> Self {
+        Self {
+            max_surge: Count::Workers(1),
+            max_unavailable: Count::Workers(0),
+            min_ready_time: Duration::ZERO,
+            pause: Duration::ZERO,
+            canary: None,
+            waits_for_drain: false,
+        }
+    }
+}
+
+impl Default for BreakerRules {
+    fn default() -> Self {
+        Self { failures: 3, window: Duration::from_secs(600), reset: Duration::from_secs(60) }
+    }
+}
+
+impl RollRules {
+    /// Processes beyond a pool of `workers`, and how many of its workers may be missing. As in a Deployment: the surge
+    /// rounds up, the other one down, and where that leaves nothing to move with, one may be missing.
+    pub fn bounds(&self, workers: u32) -> (u32, u32) {
+        let surge = self.max_surge.of(workers);
+        let unavailable = self.max_unavailable.at_most_of(workers).min(workers);
+        if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
+    }
+
+    /// Nobody may come and nobody may go: no roll ever moves.
+    pub fn cannot_move(&self) -> bool {
+        self.max_surge.is_zero() && self.max_unavailable.is_zero()
+    }
+
+    /// One batch after the other, rather than one worker as soon as another is done.
+    pub fn has_batches(&self) -> bool {
+        self.waits_for_drain || !self.pause.is_zero()
     }
 }
 
@@ -161,5 +253,18 @@ mod tests {
         assert_eq!(Count::Percent(100).of(4), 4);
         assert_eq!(Count::Percent(0).of(4), 0);
         assert_eq!(Count::Workers(3).of(2), 3);
+    }
+
+    #[test]
+    fn surge_and_unavailable_round_as_deployments_do() {
+        let bounds = |max_surge, max_unavailable, workers| {
+            let rules = RollRules { max_surge, max_unavailable, ..RollRules::default() };
+            rules.bounds(workers)
+        };
+        assert_eq!(bounds(Count::Percent(25), Count::Percent(25), 10), (3, 2));
+        assert_eq!(bounds(Count::Percent(100), Count::Workers(0), 4), (4, 0));
+        assert_eq!(bounds(Count::Workers(0), Count::Percent(100), 4), (0, 4));
+        assert_eq!(bounds(Count::Workers(0), Count::Percent(10), 4), (0, 1));
+        assert_eq!(bounds(Count::Workers(1), Count::Workers(9), 4), (1, 4));
     }
 }

@@ -128,6 +128,14 @@ impl Life {
         }
     }
 
+    /// The workers have been told to finish, or are gone.
+    pub(super) fn is_ending(&self) -> bool {
+        match self {
+            Self::Running | Self::LameDuck(_) => false,
+            Self::Stopping(_) | Self::Sweeping(_) | Self::Exited => true,
+        }
+    }
+
     /// The next moment at which time alone changes something.
     pub(super) fn next_deadline(&self) -> Option<Time> {
         match self {

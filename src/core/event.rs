@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::signal::Signal;
-use super::snapshot::Phase;
-use super::types::{Exit, ExitStatus, Generation, Pid, Scope, SlotIndex, WorkerId};
+use super::snapshot::{Phase, RollOutcome};
+use super::types::{Edition, Exit, ExitStatus, Generation, Pid, Scope, SlotIndex, Target, WorkerId};
 use super::word::Word;
 
 /// Everything that can happen.
@@ -31,6 +31,10 @@ pub enum Event {
     Undelivered { worker: WorkerId },
     /// The worker's own process is gone, and has been reaped.
     Exited { worker: WorkerId, exit: Exit },
+    /// The answer to [`Action::Weigh`]: so many more workers have room in the memory that is left.
+    Weighed { room: u32 },
+    /// The worker and its helpers use more memory than they may.
+    Overweight { worker: WorkerId },
     /// The answer to [`Action::Sweep`], and told again once the last one is gone.
     Descendants { left: bool },
     /// Somebody on the control socket wants something; exactly one [`Action::Reply`] answers.
@@ -40,12 +44,46 @@ pub enum Event {
 }
 
 /// A request on the control socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// The preStop hook: leave the load balancers, answer when that wait is over.
     PreStop,
     /// Make the pool this large.
     Scale(u32),
+    /// Take the pool to another generation.
+    Roll(RollOrder),
+    /// Give up the roll that runs and go back.
+    Abort,
+}
+
+/// A wish for another generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollOrder {
+    /// `None`: whatever the pool is on its way to.
+    pub target: Option<Target>,
+    pub trigger: RollTrigger,
+    /// Reply at the end of the roll, rather than at its start.
+    pub wait: bool,
+}
+
+/// What started a roll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RollTrigger {
+    Signal(Signal),
+    /// Somebody on the control socket.
+    Request,
+    /// A watched path has changed: whoever started before has seen the old one.
+    Watch,
+}
+
+impl fmt::Display for RollTrigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal(signal) => signal.fmt(f),
+            Self::Request => f.write_str("request"),
+            Self::Watch => f.write_str("watch"),
+        }
+    }
 }
 
 /// Names a request until it is answered.
@@ -57,6 +95,8 @@ pub struct RequestId(pub u64);
 pub enum Outcome {
     Done(String),
     Refused(String),
+    /// The roll failed, or was given up: the pool is what it was.
+    RolledBack(String),
 }
 
 /// Why a worker could not be started.
@@ -100,6 +140,24 @@ impl Hang {
     }
 }
 
+/// Why a worker that serves is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recycle {
+    /// `--max-lifetime`
+    Lifetime,
+    /// `--max-rss`
+    Memory,
+}
+
+impl Recycle {
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Lifetime => "it is old (--max-lifetime)",
+            Self::Memory => "it is large (--max-rss)",
+        }
+    }
+}
+
 /// Everything the core may ask the world to do. Results come back as events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -107,8 +165,10 @@ pub enum Action {
     Spawn {
         worker: WorkerId,
         slot: SlotIndex,
-        generation: Generation,
+        edition: Edition,
     },
+    /// Say how many more workers have room in the memory that is left; answered by [`Event::Weighed`].
+    Weigh,
     /// Turn new connections away from a worker; answered by [`Event::Retired`] once its queue is empty.
     Retire {
         worker: WorkerId,
@@ -141,28 +201,156 @@ pub enum Action {
 /// What happened, for the log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
-    PhaseChanged { from: Phase, to: Phase },
-    WorkerStarted { slot: SlotIndex, pid: Pid, generation: Generation },
-    WorkerReady { slot: SlotIndex, pid: Pid, after: Duration },
-    WorkerReloading { slot: SlotIndex, pid: Pid },
-    WorkerReloaded { slot: SlotIndex, pid: Pid },
-    WorkerStopping { slot: SlotIndex, pid: Pid },
-    WorkerExited { slot: SlotIndex, pid: Pid, exit: Exit, uptime: Duration, expected: bool },
-    WorkerLate { slot: SlotIndex, pid: Pid, after: Duration },
-    WorkerHung { slot: SlotIndex, pid: Pid, why: Hang },
-    MessageInVain { slot: SlotIndex, pid: Pid, after: Duration },
-    WorkerKilled { slot: SlotIndex, pid: Pid, after: Duration },
-    WorkerReplaced { slot: SlotIndex, delay: Duration, deaths: u32 },
-    SpawnFailed { slot: SlotIndex, failure: SpawnFailure, retry: Option<Duration> },
-    Scaled { from: u32, to: u32 },
-    ScaleRefused { reason: String },
-    SignalIgnored { signal: Signal },
+    PhaseChanged {
+        from: Phase,
+        to: Phase,
+    },
+    WorkerStarted {
+        slot: SlotIndex,
+        pid: Pid,
+        generation: Generation,
+    },
+    WorkerReady {
+        slot: SlotIndex,
+        pid: Pid,
+        after: Duration,
+    },
+    WorkerReloading {
+        slot: SlotIndex,
+        pid: Pid,
+    },
+    WorkerReloaded {
+        slot: SlotIndex,
+        pid: Pid,
+    },
+    WorkerStopping {
+        slot: SlotIndex,
+        pid: Pid,
+    },
+    WorkerExited {
+        slot: SlotIndex,
+        pid: Pid,
+        exit: Exit,
+        uptime: Duration,
+        expected: bool,
+    },
+    WorkerLate {
+        slot: SlotIndex,
+        pid: Pid,
+        after: Duration,
+    },
+    WorkerHung {
+        slot: SlotIndex,
+        pid: Pid,
+        why: Hang,
+    },
+    MessageInVain {
+        slot: SlotIndex,
+        pid: Pid,
+        after: Duration,
+    },
+    WorkerKilled {
+        slot: SlotIndex,
+        pid: Pid,
+        after: Duration,
+    },
+    WorkerReplaced {
+        slot: SlotIndex,
+        delay: Duration,
+        deaths: u32,
+    },
+    SpawnFailed {
+        slot: SlotIndex,
+        failure: SpawnFailure,
+        retry: Option<Duration>,
+    },
+    Scaled {
+        from: u32,
+        to: u32,
+    },
+    ScaleRefused {
+        reason: String,
+    },
+    SignalIgnored {
+        signal: Signal,
+    },
     DrainPlanned(DrainPlan),
-    LbWaitOver { waited: Duration, why: &'static str },
-    Stopping { workers: u32, signal: Signal, patience: Duration },
-    Messaging { workers: u32, signal_after: Duration, patience: Duration },
+    LbWaitOver {
+        waited: Duration,
+        why: &'static str,
+    },
+    Stopping {
+        workers: u32,
+        signal: Signal,
+        patience: Duration,
+    },
+    Messaging {
+        workers: u32,
+        signal_after: Duration,
+        patience: Duration,
+    },
     BackToServing,
-    BreakerOpen { crashes: u32, window: Duration },
+    RollStarted {
+        roll: u64,
+        from: Generation,
+        to: Generation,
+        trigger: RollTrigger,
+        workers: u32,
+    },
+    RollQueued {
+        trigger: RollTrigger,
+    },
+    RollRefused {
+        trigger: RollTrigger,
+        reason: String,
+    },
+    /// A slot belongs to the new generation; its old worker, if there was one, has been told to go.
+    SlotTurned {
+        roll: u64,
+        slot: SlotIndex,
+        generation: Generation,
+        done: u32,
+        of: u32,
+    },
+    RollHolds {
+        roll: u64,
+        canaries: u32,
+        hold: Duration,
+    },
+    RollPauses {
+        roll: u64,
+        pause: Duration,
+    },
+    RollShortOfMemory {
+        roll: u64,
+    },
+    RollFailed {
+        roll: u64,
+        reason: String,
+        to: Generation,
+    },
+    RollOver {
+        roll: u64,
+        outcome: RollOutcome,
+        reason: Option<String>,
+        generation: Generation,
+        took: Duration,
+        replaced: u32,
+        least_ready: u32,
+    },
+    WorkerRecycled {
+        slot: SlotIndex,
+        pid: Pid,
+        why: Recycle,
+    },
+    RecycleRefused {
+        slot: SlotIndex,
+        pid: Pid,
+    },
+    BreakerOpen {
+        reason: String,
+        reset: Duration,
+    },
     SweepKilled,
     HardDeadline,
 }

@@ -7,8 +7,8 @@
 //! byte for byte; so whatever is promised about order and time is an invariant checked by simulation
 //! (`tests/simulation.rs`), and every history of it can be replayed.
 //!
-//! [`Supervisor`] routes; the parts own their state: `pool` and `worker` who runs, `drain` how it ends,
-//! `breaker` and `backoff` when a crash is too many, `watchdog` when a worker has been silent for too long.
+//! [`Supervisor`] routes; the parts own their state: `pool` and `worker` who runs, `roll` how one generation
+//! follows another, `drain` how it ends, `breaker` and `backoff` when a crash is too many, `watchdog` when a worker has been silent for too long.
 
 mod backoff;
 mod breaker;
@@ -16,14 +16,18 @@ pub mod config;
 mod context;
 mod drain;
 pub mod event;
+pub mod history;
 mod pool;
 mod rng;
+mod roll;
+mod scales;
 pub mod seat;
 pub mod signal;
 pub mod snapshot;
 mod stop_message;
 mod supervisor;
 pub mod time;
+pub mod timeline;
 pub mod types;
 mod watchdog;
 pub mod word;

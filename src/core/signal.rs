@@ -168,6 +168,8 @@ pub enum Disposition {
     Ignore,
     /// Start the drain, or move it on.
     Drain,
+    /// Replace every worker, one after the other.
+    Restart,
     /// One worker more.
     ScaleUp,
     /// One worker less, never below one.
@@ -189,13 +191,13 @@ impl SignalTable {
         table
     }
 
-    /// A pool: TTIN and TTOU scale. HUP and USR2 are kept from the workers, which most of them would end.
+    /// A pool: HUP and USR2 roll, TTIN and TTOU scale.
     pub fn pool() -> Self {
         let mut table = Self::single();
         table.set(Signal::TTIN, Disposition::ScaleUp);
         table.set(Signal::TTOU, Disposition::ScaleDown);
-        table.set(Signal::HUP, Disposition::Ignore);
-        table.set(Signal::USR2, Disposition::Ignore);
+        table.set(Signal::HUP, Disposition::Restart);
+        table.set(Signal::USR2, Disposition::Restart);
         table
     }
 

@@ -1,10 +1,13 @@
 //! A picture of the supervisor for everybody who only looks: probes, metrics, status.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::config::Config;
+use super::history::{self, RollRecord, RollTotals};
+use super::timeline::Lifespan;
 use super::types::{Generation, Pid, SlotIndex};
 
 /// Where drainit stands between start and exit; these names are used in code, log, metrics and status.
@@ -89,23 +92,103 @@ impl WorkerState {
     }
 }
 
-/// Closed: all is well. Open: workers crash more often than `--max-crashes` allows.
+/// Closed: all is well. Open: failures are too many, and rolls are refused. Half-open: one may try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BreakerState {
     Closed,
     Open,
+    HalfOpen,
 }
 
 impl BreakerState {
-    pub const ALL: [Self; 2] = [Self::Closed, Self::Open];
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::Open => "open",
+            Self::HalfOpen => "half-open",
         }
     }
+}
+
+/// How a roll ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RollOutcome {
+    /// The pool is the new generation.
+    Rolled,
+    /// It failed: the pool is the old generation.
+    RolledBack,
+    /// Somebody gave it up: the pool is the old generation.
+    Aborted,
+    /// A drain came.
+    Dropped,
+}
+
+impl RollOutcome {
+    pub const ALL: [Self; 4] = [Self::Rolled, Self::RolledBack, Self::Aborted, Self::Dropped];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rolled => "rolled",
+            Self::RolledBack => "rolled-back",
+            Self::Aborted => "aborted",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// What a roll is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RollStage {
+    /// Workers are being replaced.
+    Replacing,
+    /// The canaries are being watched.
+    Holding,
+    /// Between two batches.
+    Pausing,
+    /// The new generation's workers make room for the old one's.
+    RollingBack,
+}
+
+impl RollStage {
+    pub const ALL: [Self; 4] = [Self::Replacing, Self::Holding, Self::Pausing, Self::RollingBack];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Replacing => "replacing",
+            Self::Holding => "holding",
+            Self::Pausing => "pausing",
+            Self::RollingBack => "rolling-back",
+        }
+    }
+}
+
+/// The roll that runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct RollView {
+    /// Counted from 1.
+    pub roll: u64,
+    pub from: Generation,
+    pub to: Generation,
+    /// Of the new generation, where it has one.
+    pub version: Option<String>,
+    /// What started it.
+    pub trigger: String,
+    pub stage: RollStage,
+    /// Why it goes back, if it does.
+    pub reason: Option<String>,
+    pub elapsed_seconds: f64,
+    /// Slots that are where the roll wants them.
+    pub done: u32,
+    pub workers: u32,
+    /// The fewest workers that have been ready at any moment of it.
+    pub least_ready: u32,
+    /// Another one waits for its end.
+    pub queued: bool,
 }
 
 /// Everything there is to see, at one moment.
@@ -124,6 +207,18 @@ pub struct Snapshot {
     pub ready_workers: u32,
     pub min_ready: u32,
     pub workers: Vec<WorkerView>,
+    /// The roll that runs.
+    pub roll: Option<RollView>,
+    /// All rolls that are over.
+    pub rolls: RollTotals,
+    /// The last hundred of them, oldest first.
+    #[serde(serialize_with = "history::serialize_records")]
+    pub history: Vec<Arc<RollRecord>>,
+    /// The workers of the roll that runs, or of the last one.
+    pub timeline: Vec<Lifespan>,
+    /// For how long rolls are refused, and why.
+    pub breaker_reason: Option<String>,
+    pub breaker_reset_seconds: Option<f64>,
     /// Present from the first of preStop and SIGTERM on.
     pub drain: Option<DrainView>,
     pub counters: Counters,
@@ -171,6 +266,10 @@ pub struct Counters {
     pub restarts_late: u64,
     /// … that lived and did not serve any more.
     pub restarts_hung: u64,
+    /// Workers replaced because they were old.
+    pub recycled_lifetime: u64,
+    /// … because they were large.
+    pub recycled_memory: u64,
     pub spawns: u64,
     /// Workers that the kernel killed for want of memory, replaced or not.
     pub oom_kills: u64,
@@ -192,9 +291,12 @@ pub struct Counters {
 }
 
 /// The named deadlines and how long each lets somebody wait.
-pub fn deadlines(config: &Config) -> [(&'static str, Option<Duration>); 9] {
+pub fn deadlines(config: &Config) -> [(&'static str, Option<Duration>); 12] {
     [
         ("ready", config.ready_timeout),
+        ("min-ready", Some(config.roll.min_ready_time)),
+        ("canary-hold", config.roll.canary.map(|canary| canary.hold)),
+        ("roll-pause", Some(config.roll.pause)),
         ("watchdog", config.watchdog),
         ("lb-wait", Some(config.effective_lb_wait().max)),
         ("retire", config.retire_patience()),

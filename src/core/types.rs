@@ -27,6 +27,25 @@ impl fmt::Display for Pid {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Generation(pub u64);
 
+/// What a generation is made of, kept by whoever starts workers: the same number, the same command, environment and
+/// version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Release(pub u64);
+
+/// A release as people know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub release: Release,
+    pub version: Option<String>,
+}
+
+/// A generation and what is started for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edition {
+    pub generation: Generation,
+    pub release: Release,
+}
+
 /// How a process ended: what wait(2) tells, and the kernel's other books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {

@@ -3,22 +3,26 @@
 use std::time::Duration;
 
 use super::context::Context;
-use super::event::{Action, Hang, Notice};
+use super::event::{Action, Hang, Notice, Recycle};
 use super::signal::Signal;
 use super::snapshot::{WorkerState, WorkerView};
 use super::stop_message::latest_signal;
 use super::time::Time;
-use super::types::{Generation, Pid, Scope, SlotIndex, WorkerId};
+use super::types::{Edition, Pid, Scope, SlotIndex, WorkerId};
 use super::watchdog::Watchdog;
 use super::word::{Lifecycle, Word};
 
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) slot: SlotIndex,
-    pub(super) generation: Generation,
+    pub(super) edition: Edition,
     pub(super) state: WorkerState,
     /// Not ready in time, or hung where nobody replaces it: its end is a crash, though we asked for it.
     pub(super) failed: bool,
+    /// The roll that has put another in its place.
+    pub(super) replaced_by: Option<u64>,
+    /// When another is to take its place, and why, though it serves.
+    pub(super) recycle: Option<(Time, Recycle)>,
     /// Unknown until the spawn has been answered.
     pid: Option<Pid>,
     spawned: Time,
@@ -40,12 +44,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(slot: SlotIndex, generation: Generation, ctx: &Context) -> Self {
+    pub(super) fn new(slot: SlotIndex, edition: Edition, ctx: &Context) -> Self {
         Self {
             slot,
-            generation,
+            edition,
             state: WorkerState::Starting,
             failed: false,
+            replaced_by: None,
+            recycle: None,
             pid: None,
             spawned: ctx.now,
             ready_at: None,
@@ -63,6 +69,18 @@ impl Worker {
 
     pub(super) fn pid(&self) -> Pid {
         self.pid.unwrap_or(Pid(0))
+    }
+
+    pub(super) fn known_pid(&self) -> Option<Pid> {
+        self.pid
+    }
+
+    pub(super) fn spawned(&self) -> Time {
+        self.spawned
+    }
+
+    pub(super) fn ready_at(&self) -> Option<Time> {
+        self.ready_at
     }
 
     pub(super) fn is_spawning(&self) -> bool {
@@ -102,7 +120,7 @@ impl Worker {
     pub(super) fn on_spawned(&mut self, pid: Pid, ctx: &mut Context) {
         self.pid = Some(pid);
         self.spawned = ctx.now;
-        ctx.tell(Notice::WorkerStarted { slot: self.slot, pid, generation: self.generation });
+        ctx.tell(Notice::WorkerStarted { slot: self.slot, pid, generation: self.edition.generation });
         match self.state {
             WorkerState::Starting
             | WorkerState::Ready
@@ -124,6 +142,10 @@ impl Worker {
                 self.ready_at = Some(ctx.now);
                 self.deadline = None;
                 self.watchdog.restart(ctx.now);
+                self.recycle = ctx.config.max_lifetime.map(|most| {
+                    // Jittered, so that workers which came together do not go together.
+                    (ctx.now + most - ctx.rng.up_to(most / 10), Recycle::Lifetime)
+                });
                 let after = self.uptime(ctx.now);
                 ctx.tell(Notice::WorkerReady { slot: self.slot, pid: self.pid(), after });
             }
@@ -284,7 +306,7 @@ impl Worker {
         WorkerView {
             slot: self.slot,
             pid: self.pid,
-            generation: self.generation,
+            generation: self.edition.generation,
             version: None,
             state: self.state,
             ready: self.state.is_ready(),

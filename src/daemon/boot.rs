@@ -14,7 +14,7 @@ use crate::config::endpoint::Endpoint;
 use crate::config::values::{Listen, Sockets as Mode};
 use crate::config::{ADMIN_PORT, Admin, Config, Control};
 use crate::core::config::Kind;
-use crate::core::types::{ExitStatus, code};
+use crate::core::types::{ExitStatus, Release, code};
 use crate::sys::accounts::Account;
 use crate::sys::listen::{Listener, Queue, bind_tcp};
 use crate::sys::signals::Inherited;
@@ -44,7 +44,7 @@ pub(super) struct Servers {
 }
 
 impl Boot {
-    pub(super) fn up(config: Config, inherited: Inherited) -> Result<Self, ExitStatus> {
+    pub(super) fn up(mut config: Config, inherited: Inherited) -> Result<Self, ExitStatus> {
         let mut environment = Environment::inherited();
         let account = account(&config, &mut environment)?;
         let activated = activated(&environment)?;
@@ -69,6 +69,7 @@ impl Boot {
         let standing = standing(&config, account, &mut servers);
         let sockets = Sockets::new(config.sockets, listeners);
         let launcher = Launcher::new(&config, environment, sockets, inherited, standing);
+        config.core.version = launcher.releases.version(Release(1));
         Ok(Self { engine: Engine::new(config, launcher), servers })
     }
 }

@@ -11,7 +11,7 @@ use crate::core::types::{Generation, SlotIndex};
 use crate::sys::listen::{Bound, Listener};
 
 /// The entries of an environment, as drainit got them: any bytes, doubles included.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Environment(Vec<CString>);
 
 impl Environment {

@@ -6,26 +6,24 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 use super::environment::{Environment, expand};
+use super::releases::{Content, Releases};
 use super::sockets::Sockets;
+use crate::admin::Restart;
 use crate::config::Config;
 use crate::config::values::AdoptBind;
 use crate::core::config::Kind;
 use crate::core::event::SpawnFailure;
-use crate::core::types::{Generation, Pid, SlotIndex};
+use crate::core::types::{Edition, Pid, Release, SlotIndex, Target};
 use crate::sys::signals::Inherited;
 use crate::sys::spawn::{Adopt, Launch, Started, spawn};
 use crate::sys::standing::Standing;
 use crate::sys::tty::Terminal;
 
-const VERSION_MAX: usize = 128;
-
-/// The command and everything that a worker is given.
+/// The releases and everything else that a worker is given.
 #[derive(Debug)]
 pub(super) struct Launcher {
     kind: Kind,
-    command: Vec<OsString>,
-    environment: Environment,
-    version: Option<String>,
+    pub(super) releases: Releases,
     pub(super) sockets: Sockets,
     inherited: Inherited,
     /// Where drainit was started: it leaves that directory itself after the first worker.
@@ -50,14 +48,9 @@ impl Launcher {
             environment.forget_supervisor();
         }
         let any_socket = !sockets.is_empty();
-        let version = ["DRAINIT_VERSION", "APP_VERSION"].into_iter().find_map(|name| environment.get(name));
         Self {
             kind,
-            command: config.command.clone(),
-            // Shown with every worker in every status: enough for any version, and no more.
-            version: version
-                .map(|version| String::from_utf8_lossy(version).chars().take(VERSION_MAX).collect()),
-            environment,
+            releases: Releases::new(Content::new(config.command.clone(), environment)),
             sockets,
             inherited,
             // A directory that we may be in but not enter (WORKDIR /root, another uid) is not left.
@@ -82,8 +75,12 @@ impl Launcher {
         self.directory.is_some()
     }
 
-    pub(super) fn version(&self) -> Option<&str> {
-        self.version.as_deref()
+    /// What an order makes of a release.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub(super) fn derive(&mut self, base: Release, order: &Restart) -> Result<Target, String> {
+        self.releases.derive(base, order, self.sockets.listeners())
     }
 
     pub(super) fn terminal(&self) -> Option<Terminal> {
@@ -108,18 +105,20 @@ impl Launcher {
     pub(super) fn start(
         &self,
         slot: SlotIndex,
-        generation: Generation,
+        edition: Edition,
         part: usize,
         notify: Option<&str>,
         channel: Option<RawFd>,
     ) -> Result<Started, SpawnFailure> {
-        let mut environment = self.environment.clone();
+        let Content { command, environment, version } = self.content(edition.release)?;
+        let mut environment = environment.clone();
+        let generation = edition.generation;
         let argv = match self.kind {
-            Kind::Single => arguments(self.command.iter().cloned())?,
+            Kind::Single => arguments(command.iter().cloned())?,
             Kind::Pool => {
-                environment.introduce(slot, generation, self.version());
+                environment.introduce(slot, generation, version.as_deref());
                 arguments(
-                    self.command
+                    command
                         .iter()
                         .map(|argument| expand(argument, self.sockets.listeners(), slot, generation)),
                 )?
@@ -150,14 +149,20 @@ impl Launcher {
         })
     }
 
+    fn content(&self, release: Release) -> Result<&Content, SpawnFailure> {
+        let unknown = || SpawnFailure::System("its release is not known any more".to_owned());
+        self.releases.get(release).ok_or_else(unknown)
+    }
+
     /// A command that says by its exit code how the worker is.
     pub(super) fn start_check(
         &self,
         command: &[String],
+        release: Release,
         slot: SlotIndex,
         worker: Pid,
     ) -> Result<Pid, SpawnFailure> {
-        let mut environment = self.environment.clone();
+        let mut environment = self.content(release)?.environment.clone();
         environment.set("DRAINIT_SLOT", &slot.to_string());
         environment.set("DRAINIT_WORKER_PID", &worker.to_string());
         spawn(&Launch {

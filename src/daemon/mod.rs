@@ -19,6 +19,7 @@ mod notify;
 mod plain;
 mod reactor;
 mod readiness;
+mod releases;
 mod sockets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

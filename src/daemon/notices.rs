@@ -105,8 +105,50 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
             );
         }
         Notice::BackToServing => tracing::warn!("no SIGTERM followed the preStop hook: back to serving"),
-        Notice::BreakerOpen { crashes, window } => {
-            tracing::error!(crashes, window_seconds = seconds(window), "breaker open: workers keep crashing")
+        Notice::RollStarted { roll, from, to, trigger, workers } => {
+            tracing::info!(roll, from = from.0, to = to.0, %trigger, workers, "roll started");
+        }
+        Notice::RollQueued { trigger } => tracing::info!(%trigger, "roll queued behind the one that runs"),
+        Notice::RollRefused { trigger, reason } => tracing::warn!(%trigger, reason, "roll refused"),
+        Notice::SlotTurned { roll, slot, generation, done, of } => {
+            tracing::info!(roll, slot, generation = generation.0, done, of, "slot turned");
+        }
+        Notice::RollHolds { roll, canaries, hold } => {
+            tracing::info!(roll, canaries, hold_seconds = seconds(hold), "roll holds: canaries are watched");
+        }
+        Notice::RollPauses { roll, pause } => {
+            tracing::info!(roll, pause_seconds = seconds(pause), "roll pauses between batches");
+        }
+        Notice::RollShortOfMemory { roll } => {
+            tracing::warn!(roll, "no memory for a worker beside the others: no surge (cgroup limit)");
+        }
+        Notice::RollFailed { roll, reason, to } => {
+            tracing::error!(roll, reason, to = to.0, "roll goes back");
+        }
+        Notice::RollOver { roll, outcome, reason, generation, took, replaced, least_ready } => {
+            let (outcome, took_seconds, generation) = (outcome.name(), seconds(took), generation.0);
+            tracing::info!(
+                roll,
+                outcome,
+                reason,
+                generation,
+                took_seconds,
+                replaced,
+                least_ready,
+                "roll over"
+            );
+        }
+        Notice::WorkerRecycled { slot, pid, why } => {
+            tracing::info!(slot, pid = pid.0, "worker is replaced: {}", why.reason());
+        }
+        Notice::RecycleRefused { slot, pid } => tracing::warn!(
+            slot,
+            pid = pid.0,
+            "worker should be replaced and is not: no room for another (--max-surge, cgroup limit), and \
+             --max-unavailable lets none go first"
+        ),
+        Notice::BreakerOpen { reason, reset } => {
+            tracing::error!(reason, reset_seconds = seconds(reset), "breaker open: no rolls");
         }
         Notice::SweepKilled => tracing::warn!("processes outlived the workers and --orphan-grace: killed"),
         Notice::HardDeadline => tracing::error!("hard deadline: everything is killed"),

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use drainit::core::Supervisor;
-use drainit::core::config::{Backoff, Config, Count, Kind, LbWait, MaxCrashes, ReadinessOnDrain, Restart};
+use drainit::core::config::{
+    Backoff, BreakerRules, Config, Count, Kind, LbWait, MaxCrashes, ReadinessOnDrain, Restart, RollRules,
+};
 use drainit::core::event::{Action, Command, Event, Outcome, RequestId, SpawnFailure};
 use drainit::core::signal::{Signal, SignalTable};
 use drainit::core::snapshot::Phase;
@@ -19,6 +21,10 @@ pub(crate) fn pool(workers: u32) -> Config {
     Config {
         kind: Kind::Pool,
         workers,
+        version: None,
+        roll: RollRules::default(),
+        breaker: BreakerRules::default(),
+        max_lifetime: None,
         restart: Restart::Always,
         backoff: Backoff { min: Duration::from_millis(100), max: Duration::from_secs(30) },
         min_uptime: Duration::from_secs(10),

@@ -162,7 +162,7 @@ impl Books {
 
     fn take_in(&mut self, event: &Event) {
         match event {
-            Event::Start | Event::Tick => {}
+            Event::Start | Event::Tick | Event::Weighed { .. } | Event::Overweight { .. } => {}
             Event::Signal { signal, value } => self.on_signal(*signal, *value),
             Event::Spawned { worker, pid } => self.on_spawned(*worker, *pid),
             Event::SpawnFailed { worker, failure } => self.on_spawn_failed(*worker, failure),
@@ -184,10 +184,11 @@ impl Books {
                 }
             }
             Event::Command { command, request } => {
-                self.requests.insert(*request, *command);
+                self.requests.insert(*request, command.clone());
                 match command {
                     Command::PreStop => _ = self.budget_from.get_or_insert(self.now),
                     Command::Scale(workers) => self.scale(*workers),
+                    Command::Roll(_) | Command::Abort => {}
                 }
             }
         }
@@ -197,7 +198,7 @@ impl Books {
         match self.config.signals.get(signal) {
             Disposition::Forward => self.forward(signal, value),
             Disposition::Rewrite(other) => self.forward(other, value),
-            Disposition::Ignore => {}
+            Disposition::Ignore | Disposition::Restart => {}
             Disposition::Drain => {
                 if self.stage == Stage::Ending {
                     self.forward(signal, None);
@@ -495,11 +496,11 @@ impl Books {
                 }
                 Action::Reply { request, .. } => match self.requests.remove(request) {
                     Some(Command::PreStop) => self.hook_over = Some(self.now),
-                    Some(Command::Scale(_)) => {}
+                    Some(Command::Scale(_) | Command::Roll(_) | Command::Abort) => {}
                     None => self.this_step.odd_replies.push(*request),
                 },
                 Action::Message { pid } => self.note_message(*pid),
-                Action::Retire { .. } | Action::Tell(_) => {}
+                Action::Retire { .. } | Action::Weigh | Action::Tell(_) => {}
                 Action::Exit(status) => self.exit = Some(status.clone()),
             }
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drainit::core::config::{
-    Backoff, Config, Count, Kind, LbWait, MaxCrashes, ReadinessOnDrain, Restart, StopMessage,
+    Backoff, BreakerRules, Config, Count, Kind, LbWait, MaxCrashes, ReadinessOnDrain, Restart, RollRules,
+    StopMessage,
 };
 use drainit::core::event::SpawnFailure;
 use drainit::core::signal::{Disposition, Signal, SignalTable};
@@ -112,6 +113,10 @@ pub(crate) fn config(rng: &mut Rng) -> Config {
     Config {
         kind,
         workers,
+        version: None,
+        roll: RollRules::default(),
+        breaker: BreakerRules::default(),
+        max_lifetime: None,
         restart: rng.pick(&[Restart::Always, Restart::Always, Restart::OnFailure, Restart::Never]),
         backoff: Backoff { min: backoff_min, max: backoff_min * rng.pick(&[1, 10, 300]) },
         min_uptime: rng.pick(&[ms(0), ms(1_000), ms(10_000)]),
@@ -149,7 +154,12 @@ pub(crate) fn config(rng: &mut Rng) -> Config {
 fn signals(kind: Kind, rng: &mut Rng) -> SignalTable {
     let mut table = match kind {
         Kind::Single => SignalTable::single(),
-        Kind::Pool => SignalTable::pool(),
+        Kind::Pool => {
+            let mut table = SignalTable::pool();
+            table.set(Signal::HUP, Disposition::Ignore);
+            table.set(Signal::USR2, Disposition::Ignore);
+            table
+        }
     };
     if rng.chance(20) {
         table.set(USR1, rng.pick(&[Disposition::Rewrite(Signal::HUP), Disposition::Ignore]));

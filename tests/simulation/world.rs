@@ -411,7 +411,7 @@ impl World {
                 }
             }
             Action::Message { pid } => self.message(pid),
-            Action::Reply { .. } | Action::Tell(_) | Action::Exit(_) => {}
+            Action::Weigh | Action::Reply { .. } | Action::Tell(_) | Action::Exit(_) => {}
         }
     }
 

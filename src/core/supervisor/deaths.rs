@@ -6,8 +6,7 @@ use super::Supervisor;
 use crate::core::config::Restart;
 use crate::core::drain::{Life, Verdict};
 use crate::core::event::{Hang, Notice, SpawnFailure, Trigger};
-use crate::core::pool::{Death, FailedSpawn};
-use crate::core::snapshot::BreakerState;
+use crate::core::pool::{Death, FailedSpawn, LateWorker};
 use crate::core::types::{Exit, ExitStatus, SlotIndex, WorkerId, code};
 
 impl Supervisor {
@@ -17,10 +16,15 @@ impl Supervisor {
             self.refuse_to_start(&failed);
             return;
         }
-        if failed.asked || self.is_ending() {
+        if failed.asked || self.life.is_ending() {
             return;
         }
-        let FailedSpawn { slot, failure, .. } = failed;
+        let FailedSpawn { slot, generation, failure, .. } = failed;
+        let what = format!("could not be started: {}", failure.reason());
+        if self.on_generation_failed(generation, slot, &what) {
+            self.ctx.tell(Notice::SpawnFailed { slot, failure, retry: None });
+            return;
+        }
         // A refusal of the system passes; that the command is gone is a crash like any other.
         let crashed = !matches!(failure, SpawnFailure::System(_));
         let retry = self.pool.replace(slot, false, &mut self.ctx);
@@ -43,7 +47,7 @@ impl Supervisor {
     }
 
     pub(super) fn on_death(&mut self, death: &Death) {
-        if self.is_ending() {
+        if self.life.is_ending() {
             self.endings.add(death);
             return;
         }
@@ -56,11 +60,23 @@ impl Supervisor {
             Restart::OnFailure => failed,
             Restart::Never => false,
         };
+        let what = if death.failed { "was not ready in time".to_owned() } else { death.exit.to_string() };
+        // What a roll has started and has not proved itself is the roll's affair.
+        let is_the_rolls = failed || replaced || death.was_successor;
+        if is_the_rolls && self.on_generation_failed(death.generation, death.slot, &what) {
+            if replaced {
+                self.pool.refill(death.slot, self.ctx.now);
+            }
+            return;
+        }
         if !replaced {
+            if !death.was_successor {
+                self.pool.finish(death.slot);
+            }
             self.endings.add(death);
             return;
         }
-        if !death.retired
+        if (death.vacant || death.was_successor)
             && let Some(delay) = self.pool.replace(death.slot, death.healthy, &mut self.ctx)
         {
             let counter = match (death.failed, failed) {
@@ -74,20 +90,30 @@ impl Supervisor {
             self.ctx.tell(Notice::WorkerReplaced { slot: death.slot, delay, deaths });
         }
         if !death.healthy {
-            let what = if death.failed { "was not ready in time".to_owned() } else { death.exit.to_string() };
             self.record_crash(death.slot, &what);
+        }
+    }
+
+    /// In a roll it fails the roll at once; otherwise its end is a crash, once it has come.
+    pub(super) fn on_late(&mut self, late: &LateWorker) {
+        if !self.life.is_ending() {
+            self.on_generation_failed(late.generation, late.slot, "was not ready in time (--ready-timeout)");
         }
     }
 
     /// Replacement first: whoever waits in its connections is not helped by its end.
     pub(super) fn on_hung(&mut self, worker: WorkerId, why: Hang) {
-        if self.is_ending() {
+        if self.life.is_ending() {
             return;
         }
         let Some(hung) = self.pool.on_hung(worker, why, &mut self.ctx) else { return };
+        if self.on_generation_failed(hung.generation, hung.slot, why.reason()) {
+            return;
+        }
+        let Some(delay) = hung.delay else { return };
         self.ctx.counters.restarts_hung += 1;
         let deaths = self.pool.deaths(hung.slot);
-        self.ctx.tell(Notice::WorkerReplaced { slot: hung.slot, delay: hung.delay, deaths });
+        self.ctx.tell(Notice::WorkerReplaced { slot: hung.slot, delay, deaths });
         if !hung.healthy {
             self.record_crash(hung.slot, why.reason());
         }
@@ -96,14 +122,12 @@ impl Supervisor {
     /// One more crash; where they are too many and nobody serves, the orchestrator's own back-off takes over.
     pub(super) fn record_crash(&mut self, slot: SlotIndex, what: &str) {
         let now = self.ctx.now;
-        let before = self.breaker.state(now);
-        self.breaker.record(now);
-        let (BreakerState::Open, Some(limit)) = (self.breaker.state(now), self.breaker.limit()) else {
+        if let Some(why) = self.breaker.on_crash(now) {
+            self.tell_breaker_open(why);
+        }
+        let Some(limit) = self.breaker.limit().filter(|_| self.breaker.has_too_many_crashes(now)) else {
             return;
         };
-        if before == BreakerState::Closed {
-            self.ctx.tell(Notice::BreakerOpen { crashes: limit.count + 1, window: limit.window });
-        }
         if self.pool.ready() == 0 && matches!(self.life, Life::Running) {
             let reason = format!(
                 "workers keep crashing: more than {} in {:?}; the last in slot {slot} {what}",
@@ -112,9 +136,5 @@ impl Supervisor {
             let span = self.plan(Trigger::CrashLoop, Duration::ZERO);
             self.stop(span, self.ctx.config.stop_signal, Verdict::CrashLoop(reason));
         }
-    }
-
-    pub(super) fn is_ending(&self) -> bool {
-        matches!(self.life, Life::Stopping(_) | Life::Sweeping(_) | Life::Exited)
     }
 }

@@ -1,7 +1,9 @@
 //! The supervisor: routes each event to the part it concerns, then does whatever time has made due.
 
 mod deaths;
+mod recycling;
 mod requests;
+mod rolls;
 mod shutdown;
 mod status;
 mod words;
@@ -11,10 +13,16 @@ use super::config::{Config, ReadinessOnDrain};
 use super::context::Context;
 use super::drain::{Life, Stopping};
 use super::event::{Action, Command, Event, Notice, RequestId};
+use super::history::History;
 use super::pool::Pool;
+use super::roll::Roll;
+use super::scales::Scales;
 use super::seat::Seat;
 use super::snapshot::{Phase, Snapshot};
 use super::time::Time;
+use super::timeline::Timeline;
+use super::types::{Generation, Release, Target};
+use rolls::Queued;
 use status::Endings;
 
 /// The state of everything.
@@ -28,6 +36,17 @@ pub struct Supervisor {
     launched: bool,
     pool: Pool,
     breaker: Breaker,
+    /// What the pool is, when nobody rolls it.
+    target: Target,
+    roll: Option<Roll>,
+    queued: Option<Queued>,
+    last_roll: u64,
+    last_generation: Generation,
+    history: History,
+    timeline: Timeline,
+    /// Rolls whose replaced workers have not finished in time, and that are not in the books yet.
+    stragglers: Vec<u64>,
+    recycling: Scales,
     /// preStop hooks that wait for the end of the LB wait.
     hooks: Vec<RequestId>,
     endings: Endings,
@@ -43,7 +62,16 @@ impl Supervisor {
             started: false,
             launched: false,
             pool: Pool::new(config.workers, Time::ZERO),
-            breaker: Breaker::new(config.max_crashes),
+            breaker: Breaker::new(config.max_crashes, config.breaker),
+            target: Target { release: Release(1), version: config.version.clone() },
+            roll: None,
+            queued: None,
+            last_roll: 0,
+            last_generation: Generation(1),
+            history: History::default(),
+            timeline: Timeline::default(),
+            stragglers: Vec::new(),
+            recycling: Scales::default(),
             hooks: Vec::new(),
             endings: Endings::default(),
             told_phase: Phase::Starting,
@@ -82,12 +110,16 @@ impl Supervisor {
                     self.on_death(&death);
                 }
             }
+            Event::Weighed { room } => self.on_weighed(room),
+            Event::Overweight { worker } => self.pool.on_overweight(worker, &mut self.ctx),
             Event::Descendants { left } => self.on_descendants(left),
             Event::Command { command: Command::PreStop, request } => self.on_prestop(request),
             Event::Command { command: Command::Scale(workers), request } => {
                 let outcome = self.scale(workers);
                 self.ctx.act(Action::Reply { request, outcome });
             }
+            Event::Command { command: Command::Roll(order), request } => self.on_roll_ordered(order, request),
+            Event::Command { command: Command::Abort, request } => self.on_abort(request),
         }
         self.advance();
         if !is_mere_ping || self.ctx.has_actions() {
@@ -102,7 +134,7 @@ impl Supervisor {
 
     /// When the driver has to come back with a `Tick`, if nothing happens before.
     pub fn poll_timeout(&self) -> Option<Time> {
-        [self.life.next_deadline(), self.pool_deadline()].into_iter().flatten().min()
+        [self.life.next_deadline(), self.pool_deadline(), self.roll_deadline()].into_iter().flatten().min()
     }
 
     /// Counts the events that can be seen; unchanged means that a snapshot would show nothing new.
@@ -127,13 +159,19 @@ impl Supervisor {
             phase: self.phase(),
             ready: self.is_ready(),
             started: self.started,
-            generation: self.pool.generation(),
+            generation: self.pool.edition().generation,
             breaker: self.breaker.state(now),
+            breaker_reason: self.breaker.refusal(now).map(|(why, _)| why.to_owned()),
+            breaker_reset_seconds: self.breaker.refusal(now).map(|(_, left)| left.as_secs_f64()),
             uptime_seconds: now.since_start().as_secs_f64(),
             desired: self.pool.desired(),
             ready_workers: self.pool.ready(),
             min_ready: self.min_ready(),
             workers: self.pool.views(now),
+            roll: self.roll.as_ref().map(|roll| roll.view(self.pool.desired(), self.queued.is_some(), now)),
+            rolls: self.history.totals().clone(),
+            history: self.history.records(),
+            timeline: self.timeline.lifespans(),
             drain: self.life.drain_view(now),
             counters: self.ctx.counters.clone(),
         }
@@ -155,6 +193,30 @@ impl Supervisor {
             Phase::Starting | Phase::Draining | Phase::Killing | Phase::Exited => false,
         };
         phase_allows && self.pool.ready() >= self.min_ready()
+    }
+
+    /// What the daemon has to keep to be able to start: whatever the pool is, is on its way to, or may go back to.
+    pub fn releases(&self) -> Vec<Release> {
+        let rolling = self.roll.iter().flat_map(|roll| [roll.from.release, roll.to.release]);
+        let queued = self.queued.iter().map(Queued::release);
+        rolling.chain(queued).chain([self.target.release]).collect()
+    }
+
+    /// What a request builds on that changes only a part.
+    pub fn release_ahead(&self) -> Release {
+        self.target_ahead().release
+    }
+
+    /// Deadlines of rolls, recyclings and the breaker; a drain has none.
+    fn roll_deadline(&self) -> Option<Time> {
+        match self.life {
+            Life::Running | Life::LameDuck(_) => {
+                let roll = self.roll.as_ref().and_then(|roll| roll.next_deadline(&self.pool, &self.ctx));
+                let breaker = self.breaker.resets_at(self.ctx.now);
+                roll.into_iter().chain(breaker).chain(self.recycling_deadline()).min()
+            }
+            Life::Stopping(_) | Life::Sweeping(_) | Life::Exited => None,
+        }
     }
 
     /// Deadlines of workers and slots; in the sweep there are none left.
@@ -189,7 +251,11 @@ impl Supervisor {
             return;
         }
         self.mind_watchdogs();
-        let killed = self.pool.fire(&mut self.ctx);
+        let (killed, late) = self.pool.fire(&mut self.ctx);
+        late.iter().for_each(|late| self.on_late(late));
+        self.pool.relieve(&mut self.ctx);
+        self.advance_roll();
+        self.advance_recycling();
         match &mut self.life {
             Life::Running | Life::LameDuck(_) => self.pool.fill(&mut self.ctx),
             Life::Stopping(stopping) => stopping.killing |= killed,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Supervisor;
 use crate::core::config::{Kind, MAX_WORKERS, PRESTOP_RETURN};
 use crate::core::drain::{LameDuck, Life, Verdict};
-use crate::core::event::{Action, Notice, Outcome, RequestId, Trigger};
+use crate::core::event::{Action, Notice, Outcome, RequestId, RollTrigger, Trigger};
 use crate::core::signal::{Disposition, Signal};
 
 impl Supervisor {
@@ -15,6 +15,7 @@ impl Supervisor {
             Disposition::Rewrite(other) => self.pool.forward(other, value, &mut self.ctx),
             Disposition::Ignore => self.ctx.tell(Notice::SignalIgnored { signal }),
             Disposition::Drain => self.on_drain_signal(signal),
+            Disposition::Restart => self.roll_by_signal(RollTrigger::Signal(signal)),
             Disposition::ScaleUp => self.scale_by_signal(self.pool.desired().saturating_add(1)),
             Disposition::ScaleDown => self.scale_by_signal(self.pool.desired().saturating_sub(1).max(1)),
         }

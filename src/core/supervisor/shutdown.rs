@@ -21,6 +21,9 @@ impl Supervisor {
 
     pub(super) fn start_lb_wait(&mut self, trigger: Trigger) {
         let span = self.plan(trigger, self.ctx.config.effective_lb_wait().max);
+        if trigger != Trigger::PreStop {
+            self.drop_roll("a drain came");
+        }
         self.life = Life::LameDuck(LameDuck { span, advice: trigger == Trigger::PreStop, return_at: None });
         if span.lb_wait.is_zero() {
             self.end_lb_wait("there is none");
@@ -61,6 +64,7 @@ impl Supervisor {
             }
             None => Notice::Stopping { workers, signal, patience },
         });
+        self.drop_roll("a drain came");
         self.pool.stop_filling();
         self.pool.stop_all(signal, deadline, &mut self.ctx);
         self.life = Life::Stopping(Stopping { span, killing: false, exit_by: None, verdict });

@@ -10,8 +10,10 @@ impl Supervisor {
         self.pool.on_said(worker, word, &mut self.ctx);
         match word.ping {
             Some(Ping::Alive) => self.pool.on_ping(worker, self.ctx.now),
-            Some(Ping::Trigger) if !self.is_ending() => {
-                self.pool.on_never_ready(worker, Hang::Trigger, &mut self.ctx);
+            Some(Ping::Trigger) if !self.life.is_ending() => {
+                if let Some(late) = self.pool.on_never_ready(worker, Hang::Trigger, &mut self.ctx) {
+                    self.on_generation_failed(late.generation, late.slot, Hang::Trigger.reason());
+                }
                 self.on_hung(worker, Hang::Trigger);
             }
             Some(Ping::Trigger) | None => {}
@@ -20,7 +22,7 @@ impl Supervisor {
 
     /// Whoever has been silent for too long does not serve any more.
     pub(super) fn mind_watchdogs(&mut self) {
-        while !self.is_ending()
+        while !self.life.is_ending()
             && let Some(worker) = self.pool.next_silent(self.ctx.now)
         {
             self.ctx.counters.watchdog_timeouts += 1;

@@ -8,7 +8,7 @@ use super::{Child, Engine};
 use crate::config::values::{NodeIpc, ReadyWhen};
 use crate::core::event::{Action, Event, SpawnFailure};
 use crate::core::signal::Signal;
-use crate::core::types::{Generation, Pid, Scope, SlotIndex, WorkerId};
+use crate::core::types::{Edition, Pid, Scope, SlotIndex, WorkerId};
 use crate::daemon::notices;
 use crate::sys::notify::NotifySocket;
 use crate::sys::spawn::Started;
@@ -20,7 +20,8 @@ const DESCRIPTORS_KEPT: i32 = 32;
 impl Engine {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
-            Action::Spawn { worker, slot, generation } => self.spawn(worker, slot, generation),
+            Action::Spawn { worker, slot, edition } => self.spawn(worker, slot, edition),
+            Action::Weigh => self.weigh(),
             Action::Kill { pid, signal, scope, value } => self.kill(pid, signal, scope, value),
             Action::Retire { worker } => self.retire(worker),
             Action::Message { pid } => self.send_stop_message(pid),
@@ -38,12 +39,15 @@ impl Engine {
         }
     }
 
-    fn spawn(&mut self, worker: WorkerId, slot: SlotIndex, generation: Generation) {
-        match self.try_spawn(worker, slot, generation) {
+    fn spawn(&mut self, worker: WorkerId, slot: SlotIndex, edition: Edition) {
+        match self.try_spawn(worker, slot, edition) {
             Ok(pid) => {
                 let socket = self.launcher.socket_way();
                 self.children.insert(pid, Child::Worker(worker));
-                self.workers.insert(worker, Worker { pid, slot, ready: false, killed: false, socket });
+                let release = edition.release;
+                let version = self.launcher.releases.version(release);
+                let known = Worker { pid, slot, release, version, ready: false, killed: false, socket };
+                self.workers.insert(worker, known);
                 self.events.push_back(Event::Spawned { worker, pid });
                 if self.ready_when == ReadyWhen::Started {
                     self.serving.push(worker);
@@ -61,7 +65,7 @@ impl Engine {
         &mut self,
         worker: WorkerId,
         slot: SlotIndex,
-        generation: Generation,
+        edition: Edition,
     ) -> Result<Pid, SpawnFailure> {
         let wanted = self.ready_when == ReadyWhen::Notify || self.core.config().watchdog.is_some();
         let to_spare = self.has_descriptors_to_spare();
@@ -86,13 +90,8 @@ impl Engine {
         let part = part.map_err(|error| SpawnFailure::System(format!("no socket for it: {error}")))?;
         let address = notify.as_ref().map(|socket| socket.address());
         let (channel, childs_end) = self.open_channel(to_spare)?.unzip();
-        let Started { pid, notifier, not_adopted } = self.launcher.start(
-            slot,
-            generation,
-            part,
-            address,
-            childs_end.as_ref().map(AsRawFd::as_raw_fd),
-        )?;
+        let Started { pid, notifier, not_adopted } =
+            self.launcher.start(slot, edition, part, address, childs_end.as_ref().map(AsRawFd::as_raw_fd))?;
         if let Some(socket) = &notify {
             self.lend_ear(worker, pid, slot, Arc::clone(socket));
         }

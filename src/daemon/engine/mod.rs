@@ -3,6 +3,7 @@
 mod actions;
 mod messages;
 mod reaping;
+mod rolls;
 mod steering;
 mod words;
 mod workers;
@@ -176,9 +177,7 @@ impl Engine {
     pub(super) fn follow_quota(&mut self) {
         let processors = cgroup::processors().min(MAX_WORKERS);
         if std::mem::replace(&mut self.processors, processors) != processors {
-            self.last_request += 1;
-            let request = RequestId(self.last_request);
-            self.feed(Event::Command { command: Command::Scale(processors), request });
+            self.command(Command::Scale(processors), None);
         }
     }
 
@@ -237,12 +236,8 @@ impl Engine {
     /// Something from the admin port or the control socket.
     pub(super) fn take_request(&mut self, request: Request) {
         match request {
-            Request::Command { command, reply } => {
-                self.last_request += 1;
-                let request = RequestId(self.last_request);
-                self.replies.insert(request, reply);
-                self.feed(Event::Command { command, request });
-            }
+            Request::Command { command, reply } => self.command(command, Some(reply)),
+            Request::Restart { order, reply } => self.take_restart(&order, reply),
             Request::Refresh { reply } => {
                 self.look_at_workers();
                 self.publish();
@@ -265,7 +260,7 @@ impl Engine {
         for worker in &mut snapshot.workers {
             let known = self.workers.values().find(|known| Some(known.pid) == worker.pid);
             worker.socket = known.map_or("", |known| known.socket);
-            worker.version = self.launcher.version().map(str::to_owned);
+            worker.version = known.and_then(|known| known.version.clone());
         }
         self.snapshot.send_replace(Arc::new(snapshot));
     }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::{Check, Child, Engine};
 use crate::config::values::ReadyWhen;
 use crate::core::event::{Event, Hang};
-use crate::core::types::{Pid, SlotIndex, WorkerId};
+use crate::core::types::{Pid, Release, SlotIndex, WorkerId};
 use crate::daemon::adoption::Told;
 use crate::sys::accepting::{self, Sight};
 use crate::sys::channel::Channel;
@@ -20,10 +20,11 @@ use crate::sys::seccomp::Notifier;
 /// The calls of one worker that are answered in one turn.
 const CALLS_AT_ONCE: usize = 64;
 
-#[derive(Clone, Copy)]
 pub(super) struct Worker {
     pub(super) pid: Pid,
     pub(super) slot: SlotIndex,
+    pub(super) release: Release,
+    pub(super) version: Option<String>,
     pub(super) ready: bool,
     /// By us.
     pub(super) killed: bool,
@@ -87,7 +88,7 @@ impl Engine {
     }
 
     pub(in crate::daemon) fn look_at(&self, worker: WorkerId) -> Sight {
-        let Some(Worker { pid, .. }) = self.workers.get(&worker).copied() else { return Sight::NotYet };
+        let Some(&Worker { pid, .. }) = self.workers.get(&worker) else { return Sight::NotYet };
         let sockets = &self.launcher.sockets;
         let inodes = sockets.part_of(worker).map(|part| sockets.inodes(part)).unwrap_or_default();
         if inodes.is_empty() { accepting::on_own_socket(pid) } else { accepting::on_sockets(pid, &inodes) }
@@ -132,8 +133,8 @@ impl Engine {
         timeout: Duration,
         reply: oneshot::Sender<bool>,
     ) {
-        let Some(Worker { pid, slot, .. }) = self.workers.get(&worker).copied() else { return };
-        match self.launcher.start_check(command, slot, pid) {
+        let Some(&Worker { pid, slot, release, .. }) = self.workers.get(&worker) else { return };
+        match self.launcher.start_check(command, release, slot, pid) {
             Ok(pid) => {
                 let kill_at = Some(self.clock.now() + timeout);
                 self.children.insert(pid, Child::Check(Check { reply, kill_at }));

@@ -1,47 +1,51 @@
 //! The slots and who is in them: spawning, filling, resizing, stopping.
 
+mod recycle;
+mod slot;
+mod turns;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::backoff;
-use super::config::Restart;
-use super::context::Context;
-use super::event::{Action, Hang, Notice, SpawnFailure};
-use super::seat::Seat;
-use super::signal::Signal;
-use super::snapshot::{WorkerState, WorkerView};
-use super::time::Time;
-use super::types::{Exit, Generation, Pid, SlotIndex, WorkerId};
-use super::word::{Lifecycle, Word};
-use super::worker::Worker;
+use crate::core::backoff;
+use crate::core::config::Restart;
+use crate::core::context::Context;
+use crate::core::event::{Action, Hang, Notice, SpawnFailure};
+use crate::core::seat::Seat;
+use crate::core::signal::Signal;
+use crate::core::snapshot::{WorkerState, WorkerView};
+use crate::core::time::Time;
+use crate::core::types::{Edition, Exit, Generation, Pid, Release, SlotIndex, WorkerId};
+use crate::core::word::{Lifecycle, Word};
+use crate::core::worker::Worker;
+
+use slot::Slot;
+pub(super) use slot::Turn;
+pub(super) use turns::{Standing, Survey};
 
 #[derive(Debug)]
 pub(super) struct Pool {
     slots: Vec<Slot>,
     /// Whoever has been spawned and not been reaped, retired ones included.
     workers: BTreeMap<WorkerId, Worker>,
-    generation: Generation,
+    /// What it is, when nobody rolls it.
+    edition: Edition,
+    /// The roll that replaces workers now.
+    roll: Option<u64>,
     last_id: u64,
-}
-
-/// A place in the pool.
-#[derive(Debug, Default)]
-struct Slot {
-    occupant: Option<WorkerId>,
-    /// It takes the place of an occupant that is hung, once it is ready.
-    successor: Option<WorkerId>,
-    /// When somebody is to be spawned for this slot; never, where there is none.
-    due: Option<Time>,
-    /// Deaths in a row, none after a healthy life.
-    deaths: u32,
+    /// Rolls whose replaced workers have not finished in time, one by one.
+    stragglers: Vec<u64>,
 }
 
 /// A worker that is gone.
 #[derive(Debug)]
 pub(super) struct Death {
     pub(super) slot: SlotIndex,
-    /// The slot is not its own any more: the pool was made smaller since, and larger again perhaps.
-    pub(super) retired: bool,
+    pub(super) generation: Generation,
+    /// Its slot has nobody now; one that is not its own any more has.
+    pub(super) vacant: bool,
+    /// It was about to take another's place, who goes on serving.
+    pub(super) was_successor: bool,
     /// We asked for it, and not for a failure.
     pub(super) asked: bool,
     /// It was hung, and its replacement is under way.
@@ -57,16 +61,25 @@ pub(super) struct Death {
 #[derive(Debug)]
 pub(super) struct HungWorker {
     pub(super) slot: SlotIndex,
+    pub(super) generation: Generation,
     /// It had been ready for `min_uptime`.
     pub(super) healthy: bool,
-    /// Until its replacement is spawned.
-    pub(super) delay: Duration,
+    /// Until its replacement is spawned, if there will be one.
+    pub(super) delay: Option<Duration>,
+}
+
+/// A worker that was not ready in time.
+#[derive(Debug)]
+pub(super) struct LateWorker {
+    pub(super) slot: SlotIndex,
+    pub(super) generation: Generation,
 }
 
 /// A worker that could not be started.
 #[derive(Debug)]
 pub(super) struct FailedSpawn {
     pub(super) slot: SlotIndex,
+    pub(super) generation: Generation,
     /// It was asked to stop before it existed.
     pub(super) asked: bool,
     pub(super) failure: SpawnFailure,
@@ -75,16 +88,39 @@ pub(super) struct FailedSpawn {
 impl Pool {
     /// `workers` slots, all due at once.
     pub(super) fn new(workers: u32, now: Time) -> Self {
-        let slots = (0..workers).map(|_| Slot::due(now)).collect();
-        Self { slots, workers: BTreeMap::new(), generation: Generation(1), last_id: 0 }
+        let edition = Edition { generation: Generation(1), release: Release(1) };
+        let slots = (0..workers).map(|_| Slot::due(edition, now)).collect();
+        Self { slots, workers: BTreeMap::new(), edition, roll: None, last_id: 0, stragglers: Vec::new() }
     }
 
     pub(super) fn desired(&self) -> u32 {
         u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn generation(&self) -> Generation {
-        self.generation
+    pub(super) fn edition(&self) -> Edition {
+        self.edition
+    }
+
+    /// From here on it is this one.
+    pub(super) fn become_edition(&mut self, edition: Edition) {
+        self.edition = edition;
+    }
+
+    /// Workers that are told to go are replaced by this roll, or by none.
+    pub(super) fn set_roll(&mut self, roll: Option<u64>) {
+        self.roll = roll;
+    }
+
+    pub(super) fn take_straggler(&mut self) -> Option<u64> {
+        self.stragglers.pop()
+    }
+
+    pub(super) fn workers(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+        self.workers.iter().map(|(id, worker)| (*id, worker))
+    }
+
+    pub(super) fn has(&self, id: WorkerId) -> bool {
+        self.workers.contains_key(&id)
     }
 
     pub(super) fn ready(&self) -> u32 {
@@ -125,9 +161,9 @@ impl Pool {
                 None => slot.occupant = Some(id),
                 Some(_) => slot.successor = Some(id),
             }
-            self.workers.insert(id, Worker::new(index, self.generation, ctx));
+            self.workers.insert(id, Worker::new(index, slot.edition, ctx));
             ctx.counters.spawns += 1;
-            ctx.act(Action::Spawn { worker: id, slot: index, generation: self.generation });
+            ctx.act(Action::Spawn { worker: id, slot: index, edition: slot.edition });
         }
     }
 
@@ -138,20 +174,14 @@ impl Pool {
 
     /// Grow by empty slots, shrink by retiring the highest ones.
     pub(super) fn resize(&mut self, desired: u32, ctx: &mut Context) {
-        let now = ctx.now;
-        let deadline = now + ctx.config.stop_patience();
-        let signal = ctx.config.stop_signal;
+        let (now, edition) = (ctx.now, self.edition);
         let old = self.desired();
         if desired < old {
-            for slot in self.slots.drain(desired as usize..) {
-                for id in slot.occupant.into_iter().chain(slot.successor) {
-                    if let Some(worker) = self.workers.get_mut(&id) {
-                        worker.retire(id, signal, deadline, ctx);
-                    }
-                }
+            for slot in self.slots.split_off(desired as usize) {
+                slot.occupant.into_iter().chain(slot.successor).for_each(|id| self.let_go(id, ctx));
             }
         } else {
-            self.slots.extend((old..desired).map(|_| Slot::due(now)));
+            self.slots.extend((old..desired).map(|_| Slot::due(edition, now)));
         }
         ctx.tell(Notice::Scaled { from: old, to: desired });
     }
@@ -172,29 +202,34 @@ impl Pool {
             return None;
         }
         let worker = self.workers.remove(&id)?;
-        self.vacate(worker.slot, id);
+        self.vacate(worker.slot, id, ctx.now);
         ctx.counters.spawn_failures += 1;
-        Some(FailedSpawn { slot: worker.slot, asked: worker.was_asked_to_stop(), failure })
+        let generation = worker.edition.generation;
+        Some(FailedSpawn { slot: worker.slot, generation, asked: worker.was_asked_to_stop(), failure })
     }
 
     pub(super) fn on_ready(&mut self, id: WorkerId, ctx: &mut Context) {
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.is_spawning()) else { return };
         worker.on_ready(ctx);
-        let (index, ready) = (worker.slot, worker.state.is_ready());
-        if ready {
-            self.succeed(index, id, ctx);
-        }
     }
 
-    /// The successor of a slot is ready: whom it replaces may go.
-    fn succeed(&mut self, index: SlotIndex, id: WorkerId, ctx: &mut Context) {
-        let slot = self.slots.get_mut(index as usize).filter(|slot| slot.successor == Some(id));
-        let Some(slot) = slot else { return };
-        let replaced = std::mem::replace(&mut slot.occupant, slot.successor.take());
-        if let Some(id) = replaced
-            && let Some(worker) = self.workers.get_mut(&id)
-        {
-            worker.retire(id, ctx.config.stop_signal, ctx.now + ctx.config.stop_patience(), ctx);
+    /// Successors that are ready take the slots of those that do not serve.
+    pub(super) fn relieve(&mut self, ctx: &mut Context) {
+        let is_ready = |id: WorkerId| self.workers.get(&id).is_some_and(|worker| worker.state.is_ready());
+        let slots = (0..).zip(&self.slots);
+        let relieved = slots
+            .filter(|(_, slot)| slot.successor.is_some_and(is_ready) && !slot.occupant.is_some_and(is_ready));
+        let relieved: Vec<SlotIndex> = relieved.map(|(index, _)| index).collect();
+        relieved.into_iter().for_each(|index| self.succeed(index, ctx));
+    }
+
+    /// The successor of a slot takes it: whom it replaces may go.
+    fn succeed(&mut self, index: SlotIndex, ctx: &mut Context) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let Some(successor) = slot.successor.take() else { return };
+        slot.refill = false;
+        if let Some(replaced) = slot.occupant.replace(successor) {
+            self.let_go(replaced, ctx);
         }
     }
 
@@ -215,20 +250,21 @@ impl Pool {
         })
     }
 
-    /// A ready worker serves no more. Its replacement comes first; the delay until it is spawned is returned. Without
-    /// one (`--restart never`) it is told to stop, and its end is a failure.
+    /// A ready worker serves no more. Its replacement comes first. Without one (`--restart never`), and where it was about
+    /// to replace another, it is told to stop, and its end is a failure.
     pub(super) fn on_hung(&mut self, id: WorkerId, why: Hang, ctx: &mut Context) -> Option<HungWorker> {
         let worker = self.workers.get_mut(&id).filter(|worker| worker.state.is_ready())?;
         let healthy = worker.ready_for(ctx.now).is_some_and(|ready| ready >= ctx.config.min_uptime);
-        let index = worker.slot;
+        let (index, generation) = (worker.slot, worker.edition.generation);
         worker.on_hung(why, ctx);
-        if ctx.config.restart == Restart::Never {
+        let is_successor = self.slots.get(index as usize).is_some_and(|slot| slot.successor == Some(id));
+        if is_successor || ctx.config.restart == Restart::Never {
             worker.failed = true;
             worker.stop(ctx.config.stop_signal, ctx.now + ctx.config.stop_patience(), ctx);
-            return None;
+            return Some(HungWorker { slot: index, generation, healthy, delay: None });
         }
-        let delay = self.replace(index, healthy, ctx)?;
-        Some(HungWorker { slot: index, healthy, delay })
+        let delay = self.replace(index, healthy, ctx);
+        Some(HungWorker { slot: index, generation, healthy, delay })
     }
 
     /// What a worker says of itself, but for its being hung.
@@ -247,13 +283,18 @@ impl Pool {
     }
 
     /// A worker that starts has found out that it will not be ready: it is told to stop, and its end is a failure.
-    pub(super) fn on_never_ready(&mut self, id: WorkerId, why: Hang, ctx: &mut Context) {
+    pub(super) fn on_never_ready(
+        &mut self,
+        id: WorkerId,
+        why: Hang,
+        ctx: &mut Context,
+    ) -> Option<LateWorker> {
         let worker = self.workers.get_mut(&id).filter(|worker| !worker.is_spawning());
-        if let Some(worker) = worker.filter(|worker| worker.state == WorkerState::Starting) {
-            ctx.tell(Notice::WorkerHung { slot: worker.slot, pid: worker.pid(), why });
-            worker.failed = true;
-            worker.stop(ctx.config.stop_signal, ctx.now + ctx.config.stop_patience(), ctx);
-        }
+        let worker = worker.filter(|worker| worker.state == WorkerState::Starting)?;
+        ctx.tell(Notice::WorkerHung { slot: worker.slot, pid: worker.pid(), why });
+        worker.failed = true;
+        worker.stop(ctx.config.stop_signal, ctx.now + ctx.config.stop_patience(), ctx);
+        Some(LateWorker { slot: worker.slot, generation: worker.edition.generation })
     }
 
     /// Somebody whose watchdog has run out.
@@ -266,7 +307,9 @@ impl Pool {
             return None;
         }
         let worker = self.workers.remove(&id)?;
-        let retired = !self.vacate(worker.slot, id);
+        let was_successor =
+            self.slots.get(worker.slot as usize).is_some_and(|slot| slot.successor == Some(id));
+        let vacant = self.vacate(worker.slot, id, ctx.now);
         let asked = worker.was_asked_to_stop();
         let healthy =
             !worker.failed && worker.ready_for(ctx.now).is_some_and(|ready| ready >= ctx.config.min_uptime);
@@ -280,17 +323,39 @@ impl Pool {
             expected: asked,
         });
         let hung = worker.state == WorkerState::Hung;
-        Some(Death { slot: worker.slot, retired, asked, hung, failed: worker.failed, healthy, exit })
+        Some(Death {
+            slot: worker.slot,
+            generation: worker.edition.generation,
+            vacant,
+            was_successor,
+            asked,
+            hung,
+            failed: worker.failed,
+            healthy,
+            exit,
+        })
     }
 
-    /// Says whether the slot was its own.
-    fn vacate(&mut self, index: SlotIndex, id: WorkerId) -> bool {
+    /// Says whether the slot was its own, and is empty now.
+    fn vacate(&mut self, index: SlotIndex, id: WorkerId, now: Time) -> bool {
         let Some(slot) = self.slots.get_mut(index as usize) else { return false };
+        let was_own = slot.occupant == Some(id) || slot.successor == Some(id);
         if slot.occupant == Some(id) {
             slot.occupant = slot.successor.take();
-            return true;
         }
-        slot.successor.take_if(|successor| *successor == id).is_some()
+        slot.successor.take_if(|successor| *successor == id);
+        let vacant = was_own && slot.is_vacant();
+        if vacant && std::mem::take(&mut slot.refill) && slot.due.is_none() {
+            slot.due = Some(now);
+        }
+        vacant
+    }
+
+    /// The worker of a slot has ended, and nobody follows it.
+    pub(super) fn finish(&mut self, index: SlotIndex) {
+        if let Some(slot) = self.slots.get_mut(index as usize).filter(|slot| slot.is_vacant()) {
+            slot.finished = slot.due.is_none();
+        }
     }
 
     /// Have somebody spawned for a slot: at once after a healthy life, else with back-off.
@@ -345,11 +410,13 @@ impl Pool {
         deadlines.chain(self.slots.iter().filter_map(|slot| slot.due)).min()
     }
 
-    /// Fail whoever is late, send the signal where the message was in vain, kill whoever does not stop. Says whether a worker had to be killed.
-    pub(super) fn fire(&mut self, ctx: &mut Context) -> bool {
+    /// Fail whoever is late, send the signal where the message was in vain, kill whoever does not stop. Says whether a
+    /// worker had to be killed, and who was late.
+    pub(super) fn fire(&mut self, ctx: &mut Context) -> (bool, Vec<LateWorker>) {
         let patience = ctx.now + ctx.config.stop_patience();
         let signal = ctx.config.stop_signal;
         let mut killed = false;
+        let mut late = Vec::new();
         for worker in self.workers.values_mut() {
             if worker.deadline().is_none_or(|deadline| deadline > ctx.now) {
                 if worker.signal_due().is_some_and(|due| due <= ctx.now) {
@@ -363,6 +430,7 @@ impl Pool {
                     ctx.counters.ready_timeouts += 1;
                     let after = worker.uptime(ctx.now);
                     ctx.tell(Notice::WorkerLate { slot: worker.slot, pid: worker.pid(), after });
+                    late.push(LateWorker { slot: worker.slot, generation: worker.edition.generation });
                     worker.stop(signal, patience, ctx);
                 }
                 WorkerState::Draining if worker.is_overdue_to_retire(ctx.now) => {
@@ -372,16 +440,11 @@ impl Pool {
                 WorkerState::Draining | WorkerState::Stopping => {
                     worker.kill(ctx);
                     killed = true;
+                    self.stragglers.extend(worker.replaced_by);
                 }
                 WorkerState::Ready | WorkerState::Reloading | WorkerState::Hung | WorkerState::Killed => {}
             }
         }
-        killed
-    }
-}
-
-impl Slot {
-    fn due(now: Time) -> Self {
-        Self { due: Some(now), ..Self::default() }
+        (killed, late)
     }
 }

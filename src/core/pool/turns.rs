@@ -1,0 +1,214 @@
+//! One worker in another's place: what a roll and a recycling are made of.
+
+use std::time::Duration;
+
+use super::slot::Turn;
+use super::{Pool, Slot};
+use crate::core::context::Context;
+use crate::core::snapshot::WorkerState;
+use crate::core::time::Time;
+use crate::core::types::{Edition, Generation, SlotIndex, WorkerId};
+
+/// The pool in the eyes of whoever takes it to a generation.
+#[derive(Debug)]
+pub(in crate::core) struct Survey {
+    /// By slot.
+    pub(in crate::core) standings: Vec<Standing>,
+    /// Workers that serve; those of the generation asked for only once they have been ready for long enough.
+    pub(in crate::core) available: u32,
+    /// Processes there are, and those that are sure to come.
+    pub(in crate::core) committed: u32,
+    /// Workers that are in no slot any more.
+    pub(in crate::core) leaving: u32,
+    /// Slots in which nobody serves for long: nobody waits for them.
+    pub(in crate::core) hopeless: u32,
+}
+
+/// How far a slot is on its way to a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::core) enum Standing {
+    /// There.
+    Done,
+    /// On its way.
+    Underway,
+    /// Its worker is of another generation, and serves.
+    Serving,
+    /// Its worker is of another generation and does not serve, or there is none.
+    Broken { alive: bool },
+    /// Somebody takes its worker's place for another reason.
+    Busy,
+    /// Empty for good.
+    Finished,
+}
+
+impl Pool {
+    /// Where the pool stands on its way to a generation, of which a worker counts once it has been ready for `min_ready`.
+    pub(in crate::core) fn survey(&self, target: Generation, min_ready: Duration, now: Time) -> Survey {
+        let standings: Vec<_> =
+            self.slots.iter().map(|slot| self.standing(slot, target, min_ready, now)).collect();
+        let available = |id: WorkerId| self.is_available(id, target, min_ready, now);
+        let in_slots = self.slots.iter().flat_map(|slot| slot.occupant.into_iter().chain(slot.successor));
+        let seated = in_slots.count();
+        let coming = self
+            .slots
+            .iter()
+            .filter(|slot| if slot.is_vacant() { !slot.finished } else { slot.due.is_some() });
+        let hopeless =
+            self.slots.iter().filter(|slot| slot.deaths > 1 && !slot.occupant.is_some_and(available));
+        Survey {
+            available: count(self.workers.keys().filter(|id| available(**id))),
+            committed: self.len().saturating_add(count(coming)),
+            leaving: self.len().saturating_sub(u32::try_from(seated).unwrap_or(u32::MAX)),
+            hopeless: count(hopeless),
+            standings,
+        }
+    }
+
+    pub(super) fn standing(
+        &self,
+        slot: &Slot,
+        target: Generation,
+        min_ready: Duration,
+        now: Time,
+    ) -> Standing {
+        let occupant = slot.occupant.and_then(|id| self.workers.get(&id));
+        let is_there = occupant.is_some_and(|worker| worker.edition.generation == target);
+        let serves = occupant.is_some_and(|worker| worker.state.is_ready());
+        let alone = slot.successor.is_none() && slot.due.is_none();
+        let settled = slot.occupant.is_some_and(|id| self.is_available(id, target, min_ready, now));
+        match slot.turn {
+            _ if slot.finished => Standing::Finished,
+            _ if is_there && alone && settled => Standing::Done,
+            Some(Turn::Roll) => Standing::Underway,
+            Some(Turn::Recycle(_)) => Standing::Busy,
+            None if is_there => Standing::Underway,
+            // Whoever comes here next is of that generation anyway.
+            None if slot.is_vacant() && slot.edition.generation == target => Standing::Underway,
+            None if slot.is_vacant() => Standing::Broken { alive: false },
+            None if slot.successor.is_some() => Standing::Busy,
+            None if serves => Standing::Serving,
+            None => Standing::Broken { alive: true },
+        }
+    }
+
+    /// It serves, and has done so for long enough.
+    fn is_available(&self, id: WorkerId, target: Generation, min_ready: Duration, now: Time) -> bool {
+        self.workers.get(&id).is_some_and(|worker| {
+            let proved = || worker.ready_for(now).is_some_and(|ready| ready >= min_ready);
+            worker.state.is_ready() && (worker.edition.generation != target || proved())
+        })
+    }
+
+    /// Have a worker of `edition` take the place of whoever is in a slot: beside it, or, to make room, after it.
+    pub(in crate::core) fn turn(
+        &mut self,
+        index: SlotIndex,
+        turn: Turn,
+        edition: Edition,
+        make_room: bool,
+        ctx: &mut Context,
+    ) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        slot.turn = Some(turn);
+        slot.edition = edition;
+        slot.deaths = 0;
+        if !make_room || slot.is_vacant() {
+            slot.due = Some(ctx.now);
+            return;
+        }
+        slot.due = None;
+        slot.refill = true;
+        if let Some(id) = slot.occupant {
+            self.let_go(id, ctx);
+        }
+    }
+
+    /// Successors that have been ready for `min_ready` take their slots, where `spare` workers can be done without, and
+    /// those whose places they take are told to go.
+    pub(in crate::core) fn promote(
+        &mut self,
+        turn: fn(Turn) -> bool,
+        min_ready: Duration,
+        spare: u32,
+        ctx: &mut Context,
+    ) {
+        let proved = |id: WorkerId| {
+            let worker = self.workers.get(&id).filter(|worker| worker.state.is_ready());
+            worker.and_then(|worker| worker.ready_for(ctx.now)).is_some_and(|ready| ready >= min_ready)
+        };
+        let slots = (0..).zip(&self.slots);
+        let due = slots.filter(|(_, slot)| slot.turn.is_some_and(turn) && slot.successor.is_some_and(proved));
+        let due: Vec<SlotIndex> = due.map(|(index, _)| index).take(spare as usize).collect();
+        due.into_iter().for_each(|index| self.succeed(index, ctx));
+    }
+
+    /// A slot has arrived. Says whether it had a turn.
+    pub(in crate::core) fn end_turn(&mut self, index: SlotIndex) -> bool {
+        self.slots.get_mut(index as usize).is_some_and(|slot| slot.turn.take().is_some())
+    }
+
+    /// No roll is under way any more; what has begun goes on as it is.
+    pub(in crate::core) fn end_turns(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.turn = slot.turn.filter(|turn| *turn != Turn::Roll));
+    }
+
+    /// Whoever was about to take a place for generation `failed` goes, and `back` comes where nobody is left. Whoever
+    /// has taken one and serves stays for the time being.
+    pub(in crate::core) fn undo(&mut self, failed: Generation, back: Edition, ctx: &mut Context) {
+        let is_failed = |workers: &Self, id: &WorkerId| {
+            workers.workers.get(id).is_some_and(|worker| worker.edition.generation == failed)
+        };
+        for index in 0..self.slots.len() {
+            let Some(slot) = self.slots.get(index) else { continue };
+            let successor = slot.successor.filter(|id| is_failed(self, id));
+            let unready = slot.occupant.filter(|id| {
+                is_failed(self, id)
+                    && self.workers.get(id).is_some_and(|worker| worker.state == WorkerState::Starting)
+            });
+            let Some(slot) = self.slots.get_mut(index) else { continue };
+            if slot.edition.generation != failed && successor.is_none() {
+                continue;
+            }
+            slot.turn = None;
+            slot.edition = back;
+            slot.successor.take_if(|id| Some(*id) == successor);
+            slot.refill |= unready.is_some();
+            slot.due = (slot.is_vacant() && !slot.finished).then_some(ctx.now);
+            successor.into_iter().chain(unready).for_each(|id| self.let_go(id, ctx));
+        }
+    }
+
+    /// Somebody comes at once where there is nobody.
+    pub(in crate::core) fn refill(&mut self, index: SlotIndex, now: Time) {
+        let slot = self.slots.get_mut(index as usize).filter(|slot| slot.is_vacant() && !slot.finished);
+        if let Some(slot) = slot {
+            slot.due = slot.due.or(Some(now));
+        }
+    }
+
+    /// When the next successor or newcomer of a generation will have been ready for `min_ready`.
+    pub(in crate::core) fn next_proof(
+        &self,
+        generation: Generation,
+        min_ready: Duration,
+        now: Time,
+    ) -> Option<Time> {
+        let workers = self.workers.values().filter(|worker| worker.edition.generation == generation);
+        let ready = workers.filter(|worker| worker.state.is_ready()).filter_map(|worker| worker.ready_at());
+        ready.map(|at| at + min_ready).filter(|at| *at > now).min()
+    }
+
+    /// Tell a worker to go, which others outlive.
+    pub(super) fn let_go(&mut self, id: WorkerId, ctx: &mut Context) {
+        let (signal, deadline) = (ctx.config.stop_signal, ctx.now + ctx.config.stop_patience());
+        let roll = self.roll;
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.replaced_by = roll;
+            worker.retire(id, signal, deadline, ctx);
+        }
+    }
+}
+
+fn count(of: impl Iterator) -> u32 {
+    u32::try_from(of.count()).unwrap_or(u32::MAX)
+}
