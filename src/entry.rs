@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 
-use crate::admin::Restart;
 use crate::cli::{self, Ask, Cli, Probe, RestartArgs, Stop, Surroundings, resolve};
 use crate::config::endpoint::Endpoint;
+use crate::config::restart::Restart;
 use crate::core::types::code;
 use crate::sys::signals::Inherited;
 use crate::sys::{cgroup, control, descriptors, install, process, script, signals, stderr};

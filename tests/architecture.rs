@@ -10,7 +10,7 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("core", &[]),
     ("config", &["core"]),
     ("sys", &["core", "config"]),
-    ("admin", &["core"]),
+    ("admin", &["core", "config"]),
     ("client", &["core", "config"]),
     ("log", &["config", "sys"]),
     ("cli", &["config", "core"]),

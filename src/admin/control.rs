@@ -2,8 +2,6 @@
 
 mod restart;
 
-pub use restart::Restart;
-
 use std::time::Duration;
 
 use axum::Router;

@@ -30,10 +30,10 @@ use axum::{Router, middleware};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use crate::config::restart::Restart;
 use crate::core::event::{Command, Outcome};
 use crate::core::snapshot::{Phase, Snapshot};
 
-pub use control::Restart;
 pub use serve::{serve_control, serve_tcp};
 
 /// How long an answer is held back for a fresh snapshot.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::ask::{Answer, ask};
 use super::error::ClientError;
 use super::{CANNOT_ASK, DEADLINE, NO, OK, complain, misunderstood, say};
-use crate::admin::Restart;
 use crate::config::endpoint::Endpoint;
+use crate::config::restart::Restart;
 use crate::core::types::code;
 
 /// 0: rolled, or begun where nobody waits. 1: rolled back. 2: refused, superseded, or cannot be asked. 124: not over in

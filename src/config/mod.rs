@@ -3,6 +3,7 @@
 pub mod address;
 pub mod duration;
 pub mod endpoint;
+pub mod restart;
 pub mod user;
 pub mod values;
 

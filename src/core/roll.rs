@@ -276,10 +276,12 @@ impl Roll {
             }
             let alone = standing == Standing::Broken { alive: false };
             let serves = standing == Standing::Serving;
-            let memory = match room {
-                _ if alone => Memory::Fits,
-                0 => Memory::Short { told: false },
-                _ => self.memory_for(beside + 1, survey, ctx),
+            let memory = if alone {
+                Memory::Fits
+            } else if room == 0 {
+                Memory::Short { told: false }
+            } else {
+                self.memory_for(beside + 1, survey, ctx)
             };
             let make_room = match memory {
                 Memory::Unknown => break,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::environment::{Environment, unknown_socket};
-use crate::admin::Restart;
+use crate::config::restart::Restart;
 use crate::core::types::{Release, Target};
 use crate::sys::listen::Listener;
 

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::Engine;
-use crate::admin::Restart;
+use crate::config::restart::Restart;
 use crate::core::event::{Command, Event, Outcome, RequestId, RollOrder, RollTrigger};
 
 impl Engine {
