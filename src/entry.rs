@@ -74,7 +74,8 @@ fn ask(subcommand: Ask, inherited: Inherited) -> u8 {
             };
             to_running(|endpoint| client::probe(endpoint, which, timeout))
         }
-        Ask::Status { json } => to_running(|endpoint| client::status(endpoint, json)),
+        Ask::Status { watch: true, .. } => to_running(client::watch),
+        Ask::Status { json, .. } => to_running(|endpoint| client::status(endpoint, json)),
         Ask::Scale { workers } => to_running(|endpoint| client::scale(endpoint, workers)),
         Ask::Restart(args) => {
             let RestartArgs { wait, timeout, release_version, env, unset_env, command } = args;

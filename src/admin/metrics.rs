@@ -1,5 +1,7 @@
 //! `/metrics`: names and meanings of what Prometheus is told. Everything is read off when it is asked for.
 
+mod rolls;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -57,6 +59,7 @@ impl Collector for Sources {
         let mut out = Families(encoder);
         out.info("drainit_build", "The version of drainit", ("version", &self.facts.version))?;
         self.pool(&mut out)?;
+        rolls::encode(&self.snapshot, &mut out)?;
         self.deadlines(&mut out)?;
         self.around(&mut out)?;
         self.process(&mut out)
@@ -190,6 +193,10 @@ impl Families<'_> {
 
     fn counter(&mut self, name: &str, help: &str, value: impl EncodeCounterValue) -> fmt::Result {
         ConstCounter::new(value).encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, values: &impl EncodeMetric) -> fmt::Result {
+        values.encode(self.0.encode_descriptor(name, help, None, MetricType::Histogram)?)
     }
 
     fn gauges<V: EncodeGaugeValue>(

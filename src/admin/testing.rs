@@ -13,7 +13,7 @@ use super::{Facts, Request, Shared, Stats, control, read_only, serve_tcp};
 use crate::core::event::{Command, Outcome};
 use crate::core::history::RollTotals;
 use crate::core::snapshot::{BreakerState, Counters, DrainView, Phase, Snapshot, WorkerState, WorkerView};
-use crate::core::types::{Generation, Pid};
+use crate::core::types::{Generation, Pid, WorkerId};
 
 /// Four workers, three of them needed; as many are ready as the phase makes likely.
 pub(crate) fn snapshot(phase: Phase) -> Snapshot {
@@ -40,6 +40,7 @@ pub(crate) fn snapshot(phase: Phase) -> Snapshot {
         min_ready: 3,
         workers: (0..4)
             .map(|slot| WorkerView {
+                id: WorkerId(u64::from(slot)),
                 slot,
                 pid: Some(Pid(100 + slot as i32)),
                 generation: Generation(1),

@@ -44,11 +44,14 @@ pub enum Ask {
         #[arg(long, value_name = "DUR", default_value = "5s", value_parser = duration::parse)]
         timeout: Duration,
     },
-    /// Show phase, workers and counters
+    /// Show phase, workers, rolls and the timeline of the last one
     Status {
         /// As JSON, the same as on /status
         #[arg(long)]
         json: bool,
+        /// Again and again
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
     },
     /// Make the pool this large
     Scale {

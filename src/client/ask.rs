@@ -10,9 +10,10 @@ use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
+use super::DEADLINE;
 use super::endpoint::address;
 use super::error::ClientError;
 use crate::config::endpoint::Endpoint;
@@ -32,6 +33,12 @@ pub struct Answer {
     pub body: String,
 }
 
+/// Between two looks at what is going on.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// The same, where somebody watches for long.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
 /// Puts one question and waits for the answer, `deadline` at most for everything.
 pub fn ask(
     endpoint: &Endpoint,
@@ -40,15 +47,78 @@ pub fn ask(
     body: Option<String>,
     deadline: Duration,
 ) -> Result<Answer, ClientError> {
-    let unusable = |error: &dyn Error| ClientError::Unusable(error.to_string());
+    let request = request(method, target, body)?;
+    let answer = async { timeout(deadline, exchange(endpoint, request)).await };
+    runtime()?.block_on(answer).unwrap_or(Err(ClientError::Late(deadline)))
+}
+
+/// As [`ask`], and shows `/status` to `watch` again and again until the answer comes.
+pub(super) fn ask_watching(
+    endpoint: &Endpoint,
+    method: &str,
+    target: &str,
+    body: Option<String>,
+    deadline: Duration,
+    mut watch: impl FnMut(&str),
+) -> Result<Answer, ClientError> {
+    let question = request(method, target, body)?;
+    let look = async || {
+        let answer = timeout(LOOK_EVERY * 4, exchange(endpoint, request("GET", "/status", None)?)).await;
+        answer.unwrap_or(Err(ClientError::Late(LOOK_EVERY)))
+    };
+    let answer = async {
+        let mut question = std::pin::pin!(exchange(endpoint, question));
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut question => return answer,
+                () = sleep(LOOK_EVERY) => {}
+            }
+            tokio::select! {
+                biased;
+                answer = &mut question => return answer,
+                seen = look() => {
+                    if let Ok(Answer { status: 200, body }) = seen {
+                        watch(&body);
+                    }
+                }
+            }
+        }
+    };
+    runtime()?.block_on(async { timeout(deadline, answer).await }).unwrap_or(Err(ClientError::Late(deadline)))
+}
+
+/// Shows `/status` to `watch` again and again, until that has seen enough or nobody answers.
+pub(super) fn watch_status(
+    endpoint: &Endpoint,
+    mut watch: impl FnMut(&str) -> bool,
+) -> Result<(), ClientError> {
+    runtime()?.block_on(async {
+        loop {
+            let answer = timeout(DEADLINE, exchange(endpoint, request("GET", "/status", None)?)).await;
+            let Answer { body, .. } = answer.unwrap_or(Err(ClientError::Late(DEADLINE)))?;
+            if !watch(&body) {
+                return Ok(());
+            }
+            sleep(WATCH_EVERY).await;
+        }
+    })
+}
+
+fn unusable(error: &dyn Error) -> ClientError {
+    ClientError::Unusable(error.to_string())
+}
+
+fn runtime() -> Result<Runtime, ClientError> {
+    Builder::new_current_thread().enable_all().build().map_err(|error| unusable(&error))
+}
+
+fn request(method: &str, target: &str, body: Option<String>) -> Result<Request<String>, ClientError> {
     let mut request = Request::builder().method(method).uri(target).header(HOST, "drainit");
     if body.is_some() {
         request = request.header(CONTENT_TYPE, "application/json");
     }
-    let request = request.body(body.unwrap_or_default()).map_err(|error| unusable(&error))?;
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| unusable(&error))?;
-    let answer = async { timeout(deadline, exchange(endpoint, request)).await };
-    runtime.block_on(answer).unwrap_or(Err(ClientError::Late(deadline)))
+    request.body(body.unwrap_or_default()).map_err(|error| unusable(&error))
 }
 
 async fn exchange(endpoint: &Endpoint, request: Request<String>) -> Result<Answer, ClientError> {

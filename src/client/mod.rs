@@ -5,17 +5,20 @@
 mod ask;
 mod endpoint;
 mod error;
+mod progress;
 mod restart;
+mod rolls;
 mod status;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod verbs;
 
 pub use ask::{Answer, ask};
 pub use endpoint::find;
 pub use error::ClientError;
 pub use restart::{abort, restart};
-pub use status::status;
+pub use status::{status, watch};
 pub use verbs::{Probe, prestop, probe, scale};
 
 use std::io::{self, Write};

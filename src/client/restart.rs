@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::ask::{Answer, ask};
+use super::ask::{Answer, ask, ask_watching};
 use super::error::ClientError;
+use super::progress::Progress;
 use super::{CANNOT_ASK, DEADLINE, NO, OK, complain, misunderstood, say};
 use crate::config::endpoint::Endpoint;
 use crate::config::restart::Restart;
@@ -16,8 +17,18 @@ pub fn restart(endpoint: &Endpoint, order: &Restart, deadline: Duration) -> u8 {
         Ok(body) => body,
         Err(error) => return complain(error),
     };
-    let deadline = if order.wait { deadline } else { DEADLINE };
-    match ask(endpoint, "POST", "/restart", Some(body), deadline) {
+    let mut progress = Progress::new();
+    let answer = if order.wait {
+        ask_watching(endpoint, "POST", "/restart", Some(body), deadline, |status| progress.show(status))
+    } else {
+        ask(endpoint, "POST", "/restart", Some(body), DEADLINE)
+    };
+    if order.wait
+        && let Ok(Answer { status: 200, body }) = ask(endpoint, "GET", "/status", None, DEADLINE)
+    {
+        progress.finish(&body);
+    }
+    match answer {
         Ok(Answer { status: 200, body }) => {
             say(&body);
             OK

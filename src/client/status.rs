@@ -1,10 +1,12 @@
 //! `status`: what drainit is doing, as a table for people or as the JSON it is.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
 
 use serde::Deserialize;
 
-use super::ask::{Answer, ask};
+use super::ask::{Answer, ask, watch_status};
+use super::rolls::Rolls;
 use super::{DEADLINE, OK, complain, misunderstood, say};
 use crate::config::endpoint::Endpoint;
 
@@ -23,6 +25,8 @@ struct Status {
     workers: Vec<Worker>,
     drain: Option<Drain>,
     counters: Counters,
+    breaker_reason: Option<String>,
+    breaker_reset_seconds: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -61,13 +65,34 @@ pub fn status(endpoint: &Endpoint, json: bool) -> u8 {
     };
     match answer {
         Answer { status: 200, body } if json => say(&body),
-        Answer { status: 200, body } => match serde_json::from_str::<Status>(&body) {
-            Ok(status) => say(&printable(&table(&status))),
+        Answer { status: 200, body } => match page(&body) {
+            Ok(page) => say(&page),
             Err(error) => return complain(format_args!("/status: {error}")),
         },
         answer => return misunderstood(&answer),
     }
     OK
+}
+
+/// Shows it again and again, until it cannot be asked or nobody looks. 2: it never could.
+pub fn watch(endpoint: &Endpoint) -> u8 {
+    let terminal = io::stdout().is_terminal();
+    let mut seen = false;
+    let end = watch_status(endpoint, |body| {
+        let Ok(page) = page(body) else { return false };
+        seen = true;
+        // ECMA-48: home, and everything below gone.
+        let clear = if terminal { "\x1b[H\x1b[J" } else { "" };
+        let mut out = io::stdout().lock();
+        out.write_all((clear.to_owned() + &page).as_bytes()).and_then(|()| out.flush()).is_ok()
+    });
+    if seen { OK } else { end.map_or_else(complain, |()| OK) }
+}
+
+fn page(json: &str) -> serde_json::Result<String> {
+    let status: Status = serde_json::from_str(json)?;
+    let rolls: Rolls = serde_json::from_str(json)?;
+    Ok(printable(&(table(&status) + &rolls.report())))
 }
 
 fn table(status: &Status) -> String {
@@ -86,6 +111,9 @@ fn table(status: &Status) -> String {
         let (trigger, lb_wait) = (&drain.trigger, drain.lb_wait_seconds);
         let _ =
             writeln!(out, "drain by {trigger}: {elapsed:.1} s of {deadline:.1} s, LB wait {lb_wait:.1} s");
+    }
+    if let Some((why, left)) = status.breaker_reason.as_ref().zip(status.breaker_reset_seconds) {
+        let _ = writeln!(out, "breaker open for {:.0} s more, rolls are refused: {why}", left.ceil());
     }
     if status.counters.oom_kills > 0 {
         let _ = writeln!(out, "killed by the kernel, out of memory (OOM): {}", status.counters.oom_kills);
@@ -135,7 +163,7 @@ fn span(seconds: f64) -> String {
 }
 
 /// A version is the user's text, a status the worker's, and this is a terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::config::Config;
 use super::history::{self, RollRecord, RollTotals};
 use super::timeline::Lifespan;
-use super::types::{Generation, Pid, SlotIndex};
+use super::types::{Generation, Pid, SlotIndex, WorkerId};
 
 /// Where drainit stands between start and exit; these names are used in code, log, metrics and status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -227,6 +227,8 @@ pub struct Snapshot {
 /// One worker. Neither arguments nor environment: they hold secrets.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerView {
+    #[serde(skip)]
+    pub id: WorkerId,
     pub slot: SlotIndex,
     pub pid: Option<Pid>,
     pub generation: Generation,

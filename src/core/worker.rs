@@ -302,8 +302,9 @@ impl Worker {
         }
     }
 
-    pub(super) fn view(&self, now: Time) -> WorkerView {
+    pub(super) fn view(&self, id: WorkerId, now: Time) -> WorkerView {
         WorkerView {
+            id,
             slot: self.slot,
             pid: self.pid,
             generation: self.edition.generation,

@@ -143,7 +143,7 @@ impl Pool {
     }
 
     pub(super) fn views(&self, now: Time) -> Vec<WorkerView> {
-        let mut views: Vec<_> = self.workers.values().map(|worker| worker.view(now)).collect();
+        let mut views: Vec<_> = self.workers.iter().map(|(id, worker)| worker.view(*id, now)).collect();
         views.sort_by_key(|view| view.slot);
         views
     }

@@ -258,7 +258,7 @@ impl Engine {
         self.stats.log_lines_dropped.store(stderr::dropped(), Ordering::Relaxed);
         let mut snapshot = self.core.snapshot(self.clock.now());
         for worker in &mut snapshot.workers {
-            let known = self.workers.values().find(|known| Some(known.pid) == worker.pid);
+            let known = self.workers.get(&worker.id);
             worker.socket = known.map_or("", |known| known.socket);
             worker.version = known.and_then(|known| known.version.clone());
         }

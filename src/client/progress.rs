@@ -1,0 +1,51 @@
+//! A roll as it goes: drawn anew on a terminal, a line for each step elsewhere.
+
+use std::io::{self, IsTerminal};
+
+use super::rolls::Rolls;
+use super::say;
+use super::status::printable;
+
+/// ECMA-48: the cursor so many lines up, and everything from there on gone.
+fn back_up(lines: usize) -> String {
+    if lines == 0 { String::new() } else { format!("\x1b[{lines}A\x1b[J") }
+}
+
+pub(super) struct Progress {
+    terminal: bool,
+    /// Of the last drawing.
+    lines: usize,
+    told: Option<(u64, String, u32)>,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        Self { terminal: io::stdout().is_terminal(), lines: 0, told: None }
+    }
+
+    /// Show what `/status` says.
+    pub(super) fn show(&mut self, json: &str) {
+        let Ok(rolls) = serde_json::from_str::<Rolls>(json) else { return };
+        let Some(line) = rolls.progress() else { return };
+        if self.terminal {
+            let drawing = printable(&(line + &rolls.timeline()));
+            say(&(back_up(self.lines) + &drawing));
+            self.lines = drawing.lines().count();
+            return;
+        }
+        let state = rolls.roll.map(|roll| (roll.roll, roll.stage, roll.done));
+        if state != self.told {
+            say(&printable(&line));
+            self.told = state;
+        }
+    }
+
+    /// The end, drawn for the last time.
+    pub(super) fn finish(&mut self, json: &str) {
+        if self.terminal
+            && let Ok(rolls) = serde_json::from_str::<Rolls>(json)
+        {
+            say(&(back_up(self.lines) + &printable(&rolls.timeline())));
+        }
+    }
+}
