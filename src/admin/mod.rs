@@ -27,7 +27,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Router, middleware};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::config::restart::Restart;
@@ -50,6 +50,8 @@ pub struct Shared {
     pub facts: Arc<Facts>,
     /// What is counted outside the core.
     pub stats: Arc<Stats>,
+    /// Who may wait for the end of a roll: a hook finds a seat however many do.
+    pub waiting_room: Arc<Semaphore>,
 }
 
 /// What never changes while drainit runs.

@@ -29,13 +29,19 @@ pub(super) async fn overview(State(shared): State<Shared>) -> Html<String> {
         let _ =
             write!(rows, "<tr><td>{slot}<td>{pid}<td>{}<td>{state}<td>{uptime:.0} s", worker.generation.0);
     }
+    let roll = snapshot.roll.as_ref().map(|roll| {
+        let (from, to, stage, done, workers) =
+            (roll.from.0, roll.to.0, roll.stage.name(), roll.done, roll.workers);
+        format!("<p>roll {}, {from} to {to}: {stage}, {done} of {workers} done", roll.roll)
+    });
     Html(format!(
         "<!doctype html><html lang=en><meta charset=utf-8><title>drainit</title>\
          <h1>{phase}, {ready}</h1>\
-         <p>{ready_workers} of {desired} workers ready, {min_ready} needed; breaker {breaker}; up {uptime:.0} s\
+         <p>{ready_workers} of {desired} workers ready, {min_ready} needed; breaker {breaker}; up {uptime:.0} s{roll}\
          <table><tr><th>slot<th>pid<th>generation<th>state<th>up{rows}</table>\
          <p><a href=/livez?verbose>livez</a> <a href=/readyz?verbose>readyz</a> \
          <a href=/startupz?verbose>startupz</a> <a href=/metrics>metrics</a> <a href=/status>status</a>\n",
+        roll = roll.unwrap_or_default(),
         phase = snapshot.phase.name(),
         ready = if snapshot.ready { "ready" } else { "not ready" },
         ready_workers = snapshot.ready_workers,

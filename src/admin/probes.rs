@@ -30,7 +30,7 @@ impl Probe {
     const fn checks(self) -> &'static [Check] {
         match self {
             Self::Live => &[Check::Ping, Check::Pool],
-            Self::Ready => &[Check::Ping, Check::Startup, Check::Workers, Check::Shutdown],
+            Self::Ready => &[Check::Ping, Check::Startup, Check::Workers, Check::Breaker, Check::Shutdown],
             Self::Startup => &[Check::Startup],
         }
     }
@@ -46,6 +46,8 @@ enum Check {
     Startup,
     /// Enough workers are ready.
     Workers,
+    /// Rolls are let through. Never fails: a pool that serves is ready, whatever becomes of its next generation.
+    Breaker,
     /// Nobody has told drainit to go.
     Shutdown,
 }
@@ -57,7 +59,22 @@ impl Check {
             Self::Pool => "pool",
             Self::Startup => "startup",
             Self::Workers => "workers",
+            Self::Breaker => "breaker",
             Self::Shutdown => "shutdown",
+        }
+    }
+
+    /// What there is to say though it passes.
+    fn remark(self, snapshot: &Snapshot) -> String {
+        match (self, snapshot.breaker) {
+            (Self::Breaker, BreakerState::Open) => format!(
+                ": open for {:.0} s more, rolls are refused: {}",
+                snapshot.breaker_reset_seconds.unwrap_or_default().ceil(),
+                snapshot.breaker_reason.as_deref().unwrap_or_default()
+            ),
+            (Self::Breaker, BreakerState::HalfOpen) => ": half-open, one roll may try".to_owned(),
+            (Self::Breaker, BreakerState::Closed)
+            | (Self::Ping | Self::Pool | Self::Startup | Self::Workers | Self::Shutdown, _) => String::new(),
         }
     }
 
@@ -72,7 +89,7 @@ impl Check {
             Phase::LameDuck | Phase::Draining | Phase::Killing | Phase::Exited => true,
         };
         match self {
-            Self::Ping => None,
+            Self::Ping | Self::Breaker => None,
             Self::Pool if ready_workers > 0 => None,
             Self::Pool if snapshot.breaker == BreakerState::Open => {
                 Some("workers keep crashing, none is ready".to_owned())
@@ -139,7 +156,7 @@ fn report(probe: Probe, checks: &[Check], snapshot: &Snapshot, query: &str) -> R
             passed = false;
             writeln!(lines, "[-]{name} failed: {why}")
         } else {
-            writeln!(lines, "[+]{name} ok")
+            writeln!(lines, "[+]{name} ok{}", check.remark(snapshot))
         };
     }
     if passed && !verbose {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{Facts, Request, Shared, Stats, control, read_only, serve_tcp};
 use crate::core::event::{Command, Outcome};
@@ -70,7 +70,8 @@ pub(crate) fn fixture(snapshot: Snapshot) -> (Shared, watch::Sender<Arc<Snapshot
     let (requests, incoming) = mpsc::channel(16);
     let deadlines = vec![("hard", Some(Duration::from_secs(29))), ("ready", None)];
     let facts = Arc::new(Facts { version: "0.1.0".to_owned(), deadlines });
-    (Shared { snapshot, requests, facts, stats: Arc::new(Stats::default()) }, publish, incoming)
+    let waiting_room = Arc::new(Semaphore::new(1));
+    (Shared { snapshot, requests, facts, stats: Arc::default(), waiting_room }, publish, incoming)
 }
 
 /// Stands in for the daemon: does everything at once, and refuses more than eight workers.

@@ -16,13 +16,14 @@ async fn probes_speak_kubernetes() {
     {
         assert_eq!(fetch(address, path).await, (200, "ok".to_owned()), "{path}");
     }
-    let all = "[+]ping ok\n[+]startup ok\n[+]workers ok\n[+]shutdown ok\nreadyz check passed\n";
+    let all =
+        "[+]ping ok\n[+]startup ok\n[+]workers ok\n[+]breaker ok\n[+]shutdown ok\nreadyz check passed\n";
     assert_eq!(fetch(address, "/readyz?verbose").await, (200, all.to_owned()));
     assert_eq!(fetch(address, "/healthz?verbose=1").await.1, "[+]ping ok\n[+]pool ok\nlivez check passed\n");
 
     publish.send_replace(Arc::new(snapshot(Phase::Starting)));
     let failing = "[+]ping ok\n[-]startup failed: not enough workers have been ready yet\n\
-                   [-]workers failed: 2 of 4 ready, 3 needed\n[+]shutdown ok\nreadyz check failed\n";
+                   [-]workers failed: 2 of 4 ready, 3 needed\n[+]breaker ok\n[+]shutdown ok\nreadyz check failed\n";
     assert_eq!(fetch(address, "/readyz").await, (503, failing.to_owned()));
     assert_eq!(fetch(address, "/readyz?exclude=startup&exclude=workers").await, (200, "ok".to_owned()));
     let partly = "[-]workers failed: 2 of 4 ready, 3 needed\nreadyz check failed\n";

@@ -165,8 +165,11 @@ impl Roll {
     pub(super) fn advance(&mut self, may_turn: bool, pool: &mut Pool, ctx: &mut Context) -> Progress {
         self.least_ready = self.least_ready.min(pool.ready());
         let bounds = self.bounds(pool.desired(), ctx);
-        self.promote(&bounds, pool, ctx);
-        let survey = pool.survey(bounds.target.generation, bounds.min_ready, ctx.now);
+        let mut survey = pool.survey(bounds.target.generation, bounds.min_ready, ctx.now);
+        let spare = survey.available.saturating_sub(Self::floor(&bounds, &survey, pool.desired()));
+        if pool.promote(|turn| turn == Turn::Roll, bounds.min_ready, spare, ctx) {
+            survey = pool.survey(bounds.target.generation, bounds.min_ready, ctx.now);
+        }
         let standings = || survey.standings.iter().copied();
         let count = |wanted: Standing| {
             u32::try_from(standings().filter(|each| *each == wanted).count()).unwrap_or(u32::MAX)
@@ -209,12 +212,6 @@ impl Roll {
     /// Workers below which nobody is told to go.
     fn floor(bounds: &Bounds, survey: &Survey, workers: u32) -> u32 {
         workers.saturating_sub(bounds.unavailable).saturating_sub(survey.hopeless)
-    }
-
-    fn promote(&mut self, bounds: &Bounds, pool: &mut Pool, ctx: &mut Context) {
-        let survey = pool.survey(bounds.target.generation, bounds.min_ready, ctx.now);
-        let spare = survey.available.saturating_sub(Self::floor(bounds, &survey, pool.desired()));
-        pool.promote(|turn| turn == Turn::Roll, bounds.min_ready, spare, ctx);
     }
 
     /// Nobody is on the way. `None`: more slots may be turned.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Builder;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{Instant, interval, sleep_until};
 
@@ -186,6 +186,7 @@ fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>) {
         }
     }
     let config = engine.core().config();
+    let limit = connection_limit(config.workers, engine.descriptors_a_worker());
     let shared = Shared {
         snapshot: engine.snapshots(),
         requests,
@@ -194,8 +195,8 @@ fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>) {
             deadlines: deadlines(engine),
         }),
         stats: engine.stats(),
+        waiting_room: Arc::new(Semaphore::new(limit / 2)),
     };
-    let limit = connection_limit(config.workers, engine.descriptors_a_worker());
     if let Some(listener) = servers.admin {
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {

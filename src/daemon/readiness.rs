@@ -25,13 +25,15 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 const CHECK_FIRST: Duration = Duration::from_millis(25);
 
 const LOOK_FIRST: Duration = Duration::from_millis(2);
+/// Where a worker's calls tell: looking is for the few that accept on what they were given and never call listen(2).
+const LOOK_FIRST_AT_CALLERS: Duration = Duration::from_millis(10);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A worker without a socket of drainit's may never listen. After so many looks, only who asks makes us look.
 const LOOKS_UNASKED: u32 = 9;
 
 /// Watch one worker. READY=1 and Node's `ready` count whatever else is asked for.
 pub(super) async fn watch(newcomer: Newcomer, when: ReadyWhen, kind: Kind, to_loop: mpsc::Sender<Message>) {
-    let Newcomer { worker, pid, slot, notify: socket, channel, notifier: _ } = newcomer;
+    let Newcomer { worker, pid, slot, notify: socket, channel, notifier: _, calls } = newcomer;
     let told = async {
         if let Some(socket) = socket {
             notify::listen(socket, worker, &to_loop).await;
@@ -43,7 +45,8 @@ pub(super) async fn watch(newcomer: Newcomer, when: ReadyWhen, kind: Kind, to_lo
         }
     };
     let found = async {
-        find_out(worker, pid, slot, &when, kind, &to_loop).await;
+        let first = if calls { LOOK_FIRST_AT_CALLERS } else { LOOK_FIRST };
+        find_out(worker, pid, slot, first, &when, kind, &to_loop).await;
     };
     tokio::join!(told, spoken, found);
 }
@@ -71,13 +74,14 @@ async fn find_out(
     worker: WorkerId,
     pid: Pid,
     slot: u32,
+    first: Duration,
     when: &ReadyWhen,
     kind: Kind,
     to_loop: &mpsc::Sender<Message>,
 ) {
     let found = match when {
         ReadyWhen::Started | ReadyWhen::Notify => return,
-        ReadyWhen::Listening => look_until_it_accepts(worker, pid, slot, kind, to_loop).await,
+        ReadyWhen::Listening => look_until_it_accepts(worker, pid, slot, first, kind, to_loop).await,
         ReadyWhen::Check(check) => {
             let mut pause = CHECK_FIRST;
             while !checks::passes(worker, check, CHECK_TIMEOUT, to_loop).await {
@@ -97,10 +101,11 @@ async fn look_until_it_accepts(
     worker: WorkerId,
     pid: Pid,
     slot: u32,
+    first: Duration,
     kind: Kind,
     to_loop: &mpsc::Sender<Message>,
 ) -> bool {
-    let mut pause = LOOK_FIRST;
+    let mut pause = first;
     for look in 1.. {
         sleep(pause).await;
         let (reply, sight) = oneshot::channel();

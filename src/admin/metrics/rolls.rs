@@ -40,7 +40,7 @@ struct Durations<'a>(&'a RollTotals);
 impl EncodeMetric for Durations<'_> {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         let RollTotals { seconds, total, buckets, .. } = self.0;
-        let bounds = ROLL_BUCKETS.into_iter().chain([f64::MAX]);
+        let bounds = ROLL_BUCKETS.into_iter().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(*buckets).collect();
         encoder.encode_histogram::<NoLabelSet>(*seconds, *total, &buckets, None)
     }

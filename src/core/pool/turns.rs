@@ -124,14 +124,14 @@ impl Pool {
     }
 
     /// Successors that have been ready for `min_ready` take their slots, where `spare` workers can be done without, and
-    /// those whose places they take are told to go.
+    /// those whose places they take are told to go. Says whether there were any.
     pub(in crate::core) fn promote(
         &mut self,
         turn: fn(Turn) -> bool,
         min_ready: Duration,
         spare: u32,
         ctx: &mut Context,
-    ) {
+    ) -> bool {
         let proved = |id: WorkerId| {
             let worker = self.workers.get(&id).filter(|worker| worker.state.is_ready());
             worker.and_then(|worker| worker.ready_for(ctx.now)).is_some_and(|ready| ready >= min_ready)
@@ -139,7 +139,8 @@ impl Pool {
         let slots = (0..).zip(&self.slots);
         let due = slots.filter(|(_, slot)| slot.turn.is_some_and(turn) && slot.successor.is_some_and(proved));
         let due: Vec<SlotIndex> = due.map(|(index, _)| index).take(spare as usize).collect();
-        due.into_iter().for_each(|index| self.succeed(index, ctx));
+        due.iter().for_each(|index| self.succeed(*index, ctx));
+        !due.is_empty()
     }
 
     /// A slot has arrived. Says whether it had a turn.

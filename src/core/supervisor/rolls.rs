@@ -131,6 +131,11 @@ impl Supervisor {
     pub(super) fn advance_roll(&mut self) {
         self.write_stragglers();
         self.timeline.follow(&self.pool, self.ctx.now);
+        self.move_roll();
+        self.timeline.follow(&self.pool, self.ctx.now);
+    }
+
+    fn move_roll(&mut self) {
         let may_turn = matches!(self.life, Life::Running);
         while let Some(mut roll) = self.roll.take_if(|_| !self.life.is_ending()) {
             let progress = roll.advance(may_turn, &mut self.pool, &mut self.ctx);

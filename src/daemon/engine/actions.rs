@@ -100,7 +100,15 @@ impl Engine {
             self.give_up_adoption(&error.to_string());
         }
         self.channels.extend(channel.iter().map(|channel| (worker, Arc::clone(channel))));
-        self.newcomers.push(Newcomer { worker, pid, slot, notify, channel, notifier });
+        self.newcomers.push(Newcomer {
+            worker,
+            pid,
+            slot,
+            notify,
+            channel,
+            calls: notifier.is_some(),
+            notifier,
+        });
         Ok(pid)
     }
 

@@ -51,6 +51,8 @@ pub(in crate::daemon) struct Newcomer {
     pub(in crate::daemon) channel: Option<Arc<Channel>>,
     /// Who is asked about its sockets.
     pub(in crate::daemon) notifier: Option<Notifier>,
+    /// Somebody is.
+    pub(in crate::daemon) calls: bool,
 }
 
 impl Engine {

@@ -22,8 +22,9 @@ use super::{descriptors, process, procfs};
 use crate::core::types::Pid;
 use message::Message;
 
-/// Where a socket may be put. One of them can be written to in most containers: read-only roots have a /dev/shm.
-const DIRECTORIES: [&str; 3] = ["/run", "/dev/shm", "/tmp"];
+/// Where a socket may be put. One of them can be written to in most containers: read-only roots have a /dev/shm, which
+/// is also the cheapest, being no disk.
+const DIRECTORIES: [&str; 3] = ["/dev/shm", "/run", "/tmp"];
 
 /// systemd takes no longer ones either.
 const LONGEST: usize = 4096;
