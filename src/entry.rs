@@ -59,9 +59,17 @@ fn in_pod() -> bool {
 
 /// A subcommand is an ordinary program: it can be interrupted.
 fn ask(subcommand: Ask, inherited: Inherited) -> u8 {
-    if let Ask::Prestop { .. } = subcommand {
+    match subcommand {
         // The end of the drain that it waits for ends it too, like everything in the container: no failure.
-        signals::end_well_on_term();
+        Ask::Prestop { .. } => signals::end_on_term(0),
+        // A drain drops the roll, and whoever waits for it has been refused.
+        Ask::Restart(RestartArgs { wait: true, .. }) => signals::end_on_term(client::CANNOT_ASK),
+        Ask::Restart(_)
+        | Ask::Probe { .. }
+        | Ask::Status { .. }
+        | Ask::Scale { .. }
+        | Ask::Abort { .. }
+        | Ask::Install { .. } => {}
     }
     signals::give_back(inherited);
     match subcommand {

@@ -40,11 +40,14 @@ impl Progress {
         }
     }
 
+    /// There is a drawing that has to be finished.
+    pub(super) fn is_drawn(&self) -> bool {
+        self.lines > 0
+    }
+
     /// The end, drawn for the last time.
     pub(super) fn finish(&mut self, json: &str) {
-        if self.terminal
-            && let Ok(rolls) = serde_json::from_str::<Rolls>(json)
-        {
+        if let Ok(rolls) = serde_json::from_str::<Rolls>(json) {
             say(&(back_up(self.lines) + &printable(&rolls.timeline())));
         }
     }

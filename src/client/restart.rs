@@ -23,7 +23,7 @@ pub fn restart(endpoint: &Endpoint, order: &Restart, deadline: Duration) -> u8 {
     } else {
         ask(endpoint, "POST", "/restart", Some(body), DEADLINE)
     };
-    if order.wait
+    if progress.is_drawn()
         && let Ok(Answer { status: 200, body }) = ask(endpoint, "GET", "/status", None, DEADLINE)
     {
         progress.finish(&body);

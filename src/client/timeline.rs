@@ -5,6 +5,8 @@ use serde::Deserialize;
 /// Columns of a row.
 const WIDTH: usize = 48;
 
+const AFTERMATH: f64 = 1.05;
+
 /// One worker; in seconds since the roll began.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -46,7 +48,8 @@ pub(super) fn draw(lifespans: &[Lifespan], new: u64, until: f64) -> String {
         return String::new();
     }
     let slots: std::collections::BTreeSet<u32> = lifespans.iter().map(|one| one.slot).collect();
-    let until = until.max(0.001);
+    // A little of what comes after it, so that the last one to change is seen to have changed.
+    let until = (until * AFTERMATH).max(0.001);
     let mut out = String::new();
     for slot in slots {
         let of_slot: Vec<_> = lifespans.iter().filter(|one| one.slot == slot).collect();
@@ -107,7 +110,7 @@ mod tests {
             {"slot":1,"generation":1,"started":-9,"ready":-8,"stopping":2,"gone":3},
             {"slot":1,"generation":2,"started":6,"ready":8,"stopping":null,"gone":null}]"#;
         let lifespans: Vec<Lifespan> = serde_json::from_str(json).unwrap();
-        let drawn = draw(&lifespans, 2, 12.0);
+        let drawn = draw(&lifespans, 2, 12.0 / AFTERMATH);
         let rows: Vec<_> = drawn.lines().collect();
         assert_eq!(rows[0], "   0 ░░░░▒▒▒▒▒▒▒▒▒▒▒▒▓▓▓▓████████████████████████████ 2 ready");
         assert_eq!(rows[1], "   1 ░░░░░░░░----············++++++++████████████████ 2 ready");

@@ -9,6 +9,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use nix::libc;
@@ -57,12 +58,14 @@ pub fn give_back(inherited: Inherited) {
     set_mask(inherited.mask);
 }
 
-/// For a program that was not wrong when it is told to stop: SIGTERM ends it with code 0.
-pub fn end_well_on_term() {
+/// For a program that is told to stop before it has heard what it waits for: SIGTERM ends it with this code.
+pub fn end_on_term(code: u8) {
+    static CODE: AtomicU8 = AtomicU8::new(0);
     extern "C" fn end(_: libc::c_int) {
         // SAFETY: _exit(2) may be called in a handler.
-        unsafe { libc::_exit(0) }
+        unsafe { libc::_exit(CODE.load(Ordering::Relaxed).into()) }
     }
+    CODE.store(code, Ordering::Relaxed);
     let handler = end as extern "C" fn(libc::c_int);
     // SAFETY: the handler does nothing but end the process.
     unsafe { libc::signal(libc::SIGTERM, handler as libc::sighandler_t) };
