@@ -1,4 +1,5 @@
 //! Rolls as people and programs ask for them: what they are told, what the workers see, what is kept.
+#![allow(clippy::expect_used, reason = "a test")]
 
 mod common;
 

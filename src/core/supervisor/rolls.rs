@@ -132,7 +132,6 @@ impl Supervisor {
         self.write_stragglers();
         self.timeline.follow(&self.pool, self.ctx.now);
         self.move_roll();
-        self.timeline.follow(&self.pool, self.ctx.now);
     }
 
     fn move_roll(&mut self) {
@@ -180,6 +179,7 @@ impl Supervisor {
         let Some(roll) = self.roll.take() else { return };
         self.pool.end_turns();
         self.pool.set_roll(None);
+        self.timeline.follow(&self.pool, self.ctx.now);
         self.timeline.end();
         let record = roll.record(outcome, reason.clone(), self.pool.desired(), self.ctx.now);
         self.ctx.tell(Notice::RollOver {
