@@ -70,6 +70,7 @@ const BAD: &[(&str, &[&str])] = &[
     ("--stop-message", &["", "shutdown", "{type:'shutdown'}", "\"a\" \"b\"", "Disconnect"]),
     ("--stop-message-wait", &["", "soon", "5", "-1s"]),
     ("--drain-timeout", &["", "soon", "5", "-1s"]),
+    ("--watch", &["", "/a,", ",/a", "/a,,/b"]),
     (
         "--signal",
         &["", "TERM", "TERM=", "TERM=explode", "NOPE=drain", "KILL=ignore", "STOP=drain", "CHLD=forward"],
@@ -110,6 +111,7 @@ const GOOD: &[(&str, &str)] = &[
     ("--stop-message", "{\"type\":\"shutdown\"}"),
     ("--stop-message-wait", "1.5s"),
     ("--drain-timeout", "2m"),
+    ("--watch", "/etc/a,etc/b"),
     ("--signal", "USR1=ignore"),
     ("--signal-scope", "group"),
     ("--remap-exit", "143=0"),

@@ -1,6 +1,7 @@
 //! The options of `drainit -- COMMAND`, each also as `DRAINIT_<OPTION>` in the environment.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -178,6 +179,9 @@ pub struct RollArgs {
     /// Begin the next batch once the replaced workers are gone
     #[arg(long, env = "DRAINIT_ROLL_WAITS_FOR_DRAIN")]
     pub roll_waits_for_drain: bool,
+    /// Roll when this file or directory changes, by way of links too; what does not exist yet is waited for (repeatable)
+    #[arg(long, env = "DRAINIT_WATCH", value_name = "PATH", value_delimiter = ',')]
+    pub watch: Vec<PathBuf>,
     /// So many failed rolls within --breaker-window open the breaker: rolls are refused
     #[arg(long, env = "DRAINIT_BREAKER_FAILURES", value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub breaker_failures: u32,

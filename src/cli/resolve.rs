@@ -77,6 +77,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
     }
     let deaf = stop_message.is_some() && node_ipc == NodeIpc::Off;
     let idle_wait = args.drain.stop_message_wait.is_some() && stop_message.is_none();
+    let watches_alone = kind == Kind::Single && !args.roll.watch.is_empty();
     let core = CoreConfig {
         kind,
         workers,
@@ -152,6 +153,9 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         "--stop-message reaches nobody: workers get an IPC channel in a pool whose COMMAND is Node, or with --node-ipc on"
             .to_owned()
     }));
+    let watch = if kind == Kind::Pool { args.roll.watch } else { Vec::new() };
+    warnings
+        .extend(watches_alone.then(|| "--watch does nothing without a pool, which it would roll".to_owned()));
     warnings.extend(idle_wait.then(|| "--stop-message-wait does nothing without --stop-message".to_owned()));
     warnings.extend(
         around.unknown_variables.iter().map(|name| format!("{name} in the environment is no option")),
@@ -174,6 +178,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         stop_message,
         admin: args.admin.admin.unwrap_or(Admin::Default),
         control: args.admin.control.unwrap_or(Control::OfThisContainer),
+        watch,
         parent_death: args.init.parent_death,
         in_pod: around.in_pod,
         scale_with_quota: args.pool.workers == Workers::Auto,

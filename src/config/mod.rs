@@ -8,6 +8,7 @@ pub mod user;
 pub mod values;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::core;
@@ -32,6 +33,8 @@ pub struct Config {
     pub stop_message: Option<values::StopMessage>,
     pub admin: Admin,
     pub control: Control,
+    /// The pool rolls when one of them changes; may be relative, as it was typed.
+    pub watch: Vec<PathBuf>,
     pub parent_death: Option<Signal>,
     pub log: Log,
     /// `--workers auto`: the pool follows the processor quota.

@@ -12,6 +12,7 @@
 
 mod backoff;
 mod breaker;
+pub mod burst;
 pub mod config;
 mod context;
 mod drain;

@@ -1,9 +1,11 @@
 //! Everything that may be refused, before anything is started: sockets first of all.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 use super::engine::Engine;
 use super::environment::{Environment, unknown_socket};
@@ -20,6 +22,7 @@ use crate::sys::listen::{Listener, Queue, bind_tcp};
 use crate::sys::signals::Inherited;
 use crate::sys::socket_file::SocketFile;
 use crate::sys::standing::{self, Standing};
+use crate::sys::watch::Watcher;
 use crate::sys::{accounts, control, descriptors, memory, oom_score, process};
 
 /// A daemon about to start its first worker.
@@ -35,6 +38,8 @@ pub(super) struct Servers {
     pub(super) control: Option<UnixListener>,
     /// Removed when it is dropped.
     pub(super) control_file: Option<SocketFile>,
+    /// Of `--watch`.
+    pub(super) watcher: Option<Watcher>,
     /// What could not be had and is not worth refusing for.
     pub(super) missing: Vec<String>,
     /// What is no fault and worth knowing.
@@ -66,6 +71,7 @@ impl Boot {
         if !listeners.is_empty() {
             environment.announce(&listeners);
         }
+        watch_paths(&config, &mut servers);
         let standing = standing(&config, account, &mut servers);
         let sockets = Sockets::new(config.sockets, listeners);
         let launcher = Launcher::new(&config, environment, sockets, inherited, standing);
@@ -163,6 +169,15 @@ fn absolute(address: &Address) -> Address {
     match address {
         Address::Unix(path) => Address::Unix(std::path::absolute(path).unwrap_or_else(|_| path.clone())),
         other => other.clone(),
+    }
+}
+
+/// Before the first worker: what changes after that worker has read it must not be taken for how it always was.
+fn watch_paths(config: &Config, servers: &mut Servers) {
+    if !config.watch.is_empty() {
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let paths: BTreeSet<PathBuf> = config.watch.iter().map(absolute).collect();
+        servers.watcher = Some(Watcher::new(paths));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub(super) enum Message {
     Hung(WorkerId, Hang),
     /// The worker has closed its IPC channel with something unread.
     Unread(WorkerId),
+    /// These of `--watch` have changed, in one burst.
+    Changed(Vec<PathBuf>),
     /// Look into the worker's /proc.
     Look {
         worker: WorkerId,

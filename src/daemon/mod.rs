@@ -21,6 +21,7 @@ mod reactor;
 mod readiness;
 mod releases;
 mod sockets;
+mod watching;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -69,9 +70,13 @@ pub fn run(config: Config, inherited: Inherited) -> u8 {
 }
 
 fn supervise(engine: &mut Engine, servers: boot::Servers) {
+    let watches = servers.watcher.is_some();
     if let Err(error) = reactor::run(engine, servers) {
         // seccomp or RLIMIT_NOFILE; an init needs neither epoll nor a descriptor.
         tracing::warn!(%error, "no event loop to be had: signals and workers only, no probes");
+        if watches {
+            tracing::warn!("--watch does nothing without an event loop");
+        }
         plain::run(engine);
     }
 }

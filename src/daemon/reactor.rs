@@ -16,10 +16,10 @@ use tokio::time::{Instant, interval, sleep_until};
 use super::boot::Servers;
 use super::engine::Engine;
 use super::message::Message;
-use super::{checks, readiness};
+use super::{checks, readiness, watching};
 use crate::admin::{self, Facts, Request, Shared};
-use crate::core::snapshot;
 use crate::core::types::WorkerId;
+use crate::core::{burst, snapshot};
 use crate::sys::control::may_control;
 use crate::sys::signals::SignalFd;
 use crate::sys::{descriptors, pollable};
@@ -30,8 +30,8 @@ const REQUESTS: usize = 16;
 /// Most connections that are served at once, on the admin port and on the control socket each.
 const CONNECTIONS: usize = 64;
 
-/// Descriptors for everything that is no connection: stdio, the runtime's, signals, two servers, checks.
-const RESERVED: i32 = 14;
+/// Descriptors for everything that is no connection: stdio, the runtime's, signals, two servers, checks, watched paths.
+const RESERVED: i32 = 16;
 
 /// How often `--workers auto` looks at the quota, which tells nobody that it has changed.
 const QUOTA_EVERY: Duration = Duration::from_secs(5);
@@ -68,10 +68,14 @@ struct Reactor<'a> {
 }
 
 impl<'a> Reactor<'a> {
-    fn start(engine: &'a mut Engine, servers: Servers) -> Self {
+    fn start(engine: &'a mut Engine, mut servers: Servers) -> Self {
         let (to_requests, requests) = mpsc::channel(REQUESTS);
         let (to_us, messages) = mpsc::channel(REQUESTS);
-        serve(engine, servers, to_requests);
+        let watcher = servers.watcher.take();
+        serve(engine, servers, to_requests, watcher.is_some());
+        if let Some(watcher) = watcher {
+            tokio::spawn(watching::watch(watcher, engine.clock(), to_us.clone()));
+        }
         Self { engine, requests, messages, to_us, watchers: BTreeMap::new() }
     }
 
@@ -120,6 +124,7 @@ impl<'a> Reactor<'a> {
             Message::Ready(worker) => self.engine.mark_ready(worker),
             Message::Hung(worker, why) => self.engine.mark_hung(worker, why),
             Message::Unread(worker) => self.engine.on_unread(worker),
+            Message::Changed(paths) => self.engine.watched_path_changed(&paths),
             Message::Look { worker, reply } => {
                 let _ = reply.send(self.engine.look_at(worker));
             }
@@ -175,7 +180,7 @@ impl<'a> Reactor<'a> {
     }
 }
 
-fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>) {
+fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>, watches: bool) {
     servers.remarks.iter().for_each(|what| tracing::info!("{what}"));
     for what in &servers.missing {
         // Where nobody relies on it, an init says nothing of what it does not have.
@@ -192,7 +197,7 @@ fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>) {
         requests,
         facts: Arc::new(Facts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            deadlines: deadlines(engine),
+            deadlines: deadlines(engine, watches),
         }),
         stats: engine.stats(),
         waiting_room: Arc::new(Semaphore::new(limit / 2)),
@@ -217,9 +222,10 @@ fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>) {
     }
 }
 
-fn deadlines(engine: &Engine) -> Vec<(&'static str, Option<Duration>)> {
+fn deadlines(engine: &Engine, watches: bool) -> Vec<(&'static str, Option<Duration>)> {
     let check = ("check", engine.health().map(|health| health.timeout));
-    snapshot::deadlines(engine.core().config()).into_iter().chain([check]).collect()
+    let watch = ("watch", watches.then_some(burst::LONGEST));
+    snapshot::deadlines(engine.core().config()).into_iter().chain([check, watch]).collect()
 }
 
 /// Half of the descriptors that are left for each of the two servers.

@@ -35,6 +35,7 @@ pub mod stderr;
 pub mod steering;
 pub mod termination_log;
 pub mod tty;
+pub mod watch;
 
 use std::io;
 

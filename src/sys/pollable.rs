@@ -10,6 +10,7 @@ use super::channel::Channel;
 use super::notify::NotifySocket;
 use super::seccomp::Notifier;
 use super::signals::SignalFd;
+use super::watch::Inotify;
 
 /// A type that owns one descriptor and keeps it until it is dropped.
 pub trait OwnsDescriptor: AsRawFd {}
@@ -18,6 +19,7 @@ impl OwnsDescriptor for SignalFd {}
 impl OwnsDescriptor for Arc<NotifySocket> {}
 impl OwnsDescriptor for Notifier {}
 impl OwnsDescriptor for Arc<Channel> {}
+impl OwnsDescriptor for Arc<Inotify> {}
 
 /// Have the event loop tell when it can be read.
 pub fn register<T: OwnsDescriptor>(source: T) -> io::Result<AsyncFd<T>> {

@@ -5,6 +5,7 @@ mod messages;
 mod reaping;
 mod rolls;
 mod steering;
+mod watching;
 mod words;
 mod workers;
 
