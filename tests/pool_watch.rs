@@ -23,7 +23,8 @@ const SETTLED: Duration = Duration::from_millis(1_800);
 
 /// What a change comes to, so far.
 fn rolls(pool: &Pool) -> usize {
-    lines(pool, "a watched path has changed")
+    let log = pool.log();
+    log.iter().filter(|line| line["message"] == "roll started" && line["trigger"] == "watch").count()
 }
 
 fn lines(pool: &Pool, message: &str) -> usize {

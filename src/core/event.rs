@@ -299,6 +299,7 @@ pub enum Notice {
     },
     RollQueued {
         trigger: RollTrigger,
+        why: String,
     },
     RollRefused {
         trigger: RollTrigger,

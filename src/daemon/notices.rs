@@ -108,7 +108,7 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
         Notice::RollStarted { roll, from, to, trigger, workers } => {
             tracing::info!(roll, from = from.0, to = to.0, %trigger, workers, "roll started");
         }
-        Notice::RollQueued { trigger } => tracing::info!(%trigger, "roll queued behind the one that runs"),
+        Notice::RollQueued { trigger, why } => tracing::info!(%trigger, why, "roll queued"),
         Notice::RollRefused { trigger, reason } => tracing::warn!(%trigger, reason, "roll refused"),
         Notice::SlotTurned { roll, slot, generation, done, of } => {
             tracing::info!(roll, slot, generation = generation.0, done, of, "slot turned");

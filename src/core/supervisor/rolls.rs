@@ -55,8 +55,15 @@ impl Supervisor {
         target: Option<Target>,
         waiter: Option<RequestId>,
     ) -> Result<String, String> {
-        self.may_roll()?;
         let target = target.unwrap_or_else(|| self.target_ahead().clone());
+        if let Err(reason) = self.may_roll() {
+            // Nobody asks again for what has changed on disk.
+            let can_wait = trigger == RollTrigger::Watch && !self.life.is_ending();
+            if !can_wait || self.ctx.config.kind == Kind::Single {
+                return Err(reason);
+            }
+            return Ok(self.queue_roll(trigger, target, None, &reason));
+        }
         let Some(roll) = &mut self.roll else {
             let text = format!("generation {} is on its way", self.last_generation.0 + 1);
             self.begin_roll(trigger, target, waiter.into_iter().collect());
@@ -69,15 +76,26 @@ impl Supervisor {
             self.supersede("the roll that runs was asked for once more");
             return Ok(text);
         }
-        let text = format!("waits for the end of roll {}", roll.id);
+        let why = format!("roll {} is not over", roll.id);
+        Ok(self.queue_roll(trigger, target, waiter, &why))
+    }
+
+    /// Let it begin as soon as that may be.
+    fn queue_roll(
+        &mut self,
+        trigger: RollTrigger,
+        target: Target,
+        waiter: Option<RequestId>,
+        why: &str,
+    ) -> String {
         let mut waiting: Vec<_> = waiter.into_iter().collect();
         match self.queued.take_if(|queued| queued.target.release == target.release) {
             Some(queued) => waiting.extend(queued.waiting),
             None => self.supersede("a later request took its place"),
         }
-        self.ctx.tell(Notice::RollQueued { trigger });
+        self.ctx.tell(Notice::RollQueued { trigger, why: why.to_owned() });
         self.queued = Some(Queued { trigger, target, waiting });
-        Ok(text)
+        format!("queued: {why}")
     }
 
     fn may_roll(&self) -> Result<(), String> {
@@ -136,6 +154,10 @@ impl Supervisor {
 
     fn move_roll(&mut self) {
         let may_turn = matches!(self.life, Life::Running);
+        // What was not let through when it was asked for.
+        if self.roll.is_none() && self.queued.is_some() && self.may_roll().is_ok() {
+            self.begin_queued();
+        }
         while let Some(mut roll) = self.roll.take_if(|_| !self.life.is_ending()) {
             let progress = roll.advance(may_turn, &mut self.pool, &mut self.ctx);
             let begun = roll.has_begun();
@@ -218,6 +240,9 @@ impl Supervisor {
         let Some(Queued { trigger, target, waiting }) = self.queued.take() else { return };
         match self.may_roll() {
             Ok(()) => self.begin_roll(trigger, target, waiting),
+            Err(_) if trigger == RollTrigger::Watch && waiting.is_empty() => {
+                self.queued = Some(Queued { trigger, target, waiting });
+            }
             Err(reason) => {
                 self.refuse_roll(trigger, &reason);
                 self.answer(waiting, &Outcome::Refused(reason));
