@@ -436,8 +436,8 @@ fn the_main_process_is_shown_where_it_is_one_of_the_workers() {
 fn the_address_is_a_path_that_goes_with_the_worker() {
     let pool = pool().options(TIRELESS).worker(["notify=READY=1", "pause"]).start();
     let sockets = || {
-        let entries = std::fs::read_dir(pool.init().path("root/run")).unwrap().flatten();
-        entries.map(|entry| format!("/run/{}", entry.file_name().display())).collect::<Vec<_>>()
+        let entries = std::fs::read_dir(pool.init().path("root/dev/shm")).unwrap().flatten();
+        entries.map(|entry| format!("/dev/shm/{}", entry.file_name().display())).collect::<Vec<_>>()
     };
     let first = pool.member(0).process;
     let address = first.variable("NOTIFY_SOCKET").expect("an address");

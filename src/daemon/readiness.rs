@@ -26,8 +26,9 @@ const CHECK_FIRST: Duration = Duration::from_millis(25);
 
 const LOOK_FIRST: Duration = Duration::from_millis(2);
 /// Where a worker's calls tell: looking is for the few that accept on what they were given and never call listen(2).
-const LOOK_FIRST_AT_CALLERS: Duration = Duration::from_millis(10);
+const LOOK_FIRST_AT_CALLERS: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY_AT_CALLERS: Duration = Duration::from_millis(100);
 /// A worker without a socket of drainit's may never listen. After so many looks, only who asks makes us look.
 const LOOKS_UNASKED: u32 = 9;
 
@@ -45,8 +46,9 @@ pub(super) async fn watch(newcomer: Newcomer, when: ReadyWhen, kind: Kind, to_lo
         }
     };
     let found = async {
-        let first = if calls { LOOK_FIRST_AT_CALLERS } else { LOOK_FIRST };
-        find_out(worker, pid, slot, first, &when, kind, &to_loop).await;
+        let pauses =
+            if calls { (LOOK_FIRST_AT_CALLERS, LOOK_EVERY_AT_CALLERS) } else { (LOOK_FIRST, LOOK_EVERY) };
+        find_out(worker, pid, slot, pauses, &when, kind, &to_loop).await;
     };
     tokio::join!(told, spoken, found);
 }
@@ -74,14 +76,14 @@ async fn find_out(
     worker: WorkerId,
     pid: Pid,
     slot: u32,
-    first: Duration,
+    pauses: (Duration, Duration),
     when: &ReadyWhen,
     kind: Kind,
     to_loop: &mpsc::Sender<Message>,
 ) {
     let found = match when {
         ReadyWhen::Started | ReadyWhen::Notify => return,
-        ReadyWhen::Listening => look_until_it_accepts(worker, pid, slot, first, kind, to_loop).await,
+        ReadyWhen::Listening => look_until_it_accepts(worker, pid, slot, pauses, kind, to_loop).await,
         ReadyWhen::Check(check) => {
             let mut pause = CHECK_FIRST;
             while !checks::passes(worker, check, CHECK_TIMEOUT, to_loop).await {
@@ -101,11 +103,11 @@ async fn look_until_it_accepts(
     worker: WorkerId,
     pid: Pid,
     slot: u32,
-    first: Duration,
+    pauses: (Duration, Duration),
     kind: Kind,
     to_loop: &mpsc::Sender<Message>,
 ) -> bool {
-    let mut pause = first;
+    let (mut pause, longest) = pauses;
     for look in 1.. {
         sleep(pause).await;
         let (reply, sight) = oneshot::channel();
@@ -124,7 +126,7 @@ async fn look_until_it_accepts(
             Err(_) => return false,
         }
         pause = match kind {
-            Kind::Pool => (pause * 2).min(LOOK_EVERY),
+            Kind::Pool => (pause * 2).min(longest),
             Kind::Single if look < LOOKS_UNASKED => pause * 2,
             Kind::Single => return false,
         };

@@ -7,15 +7,27 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IoSliceMut};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
+use nix::fcntl::readlinkat;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid as NixPid;
 
 use crate::core::types::Pid;
 
-/// Whether /proc is mounted and speaks of our own PID namespace.
+/// Whether /proc is mounted and speaks of our own PID namespace. Once it does it goes on doing so: whoever can mount
+/// another one over it can do anything else too.
 pub fn is_ours() -> bool {
-    fs::read_link("/proc/self").is_ok_and(|own| own.to_str() == Some(&std::process::id().to_string()))
+    static KNOWN: AtomicBool = AtomicBool::new(false);
+    let look =
+        || fs::read_link("/proc/self").is_ok_and(|own| own.to_str() == Some(&std::process::id().to_string()));
+    if KNOWN.load(Ordering::Relaxed) {
+        return true;
+    }
+    let ours = look();
+    KNOWN.store(ours, Ordering::Relaxed);
+    ours
 }
 
 /// Every process, or `None` where /proc cannot tell.
@@ -126,17 +138,21 @@ pub fn is_within(pid: Pid, root: Pid) -> Option<bool> {
 /// # Errors
 /// EACCES where the process belongs to another user or is not dumpable (ptrace(2)).
 pub fn descriptors(pid: Pid) -> io::Result<Vec<(i32, String)>> {
+    let directory = format!("/proc/{pid}/fd");
+    // Each name is looked up below this one: finding the process again and again is most of the work.
+    let handle = fs::File::open(&directory)?;
     let mut found = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
-        let target = match fs::read_link(entry.path()) {
+    for entry in fs::read_dir(&directory)?.flatten() {
+        let name = entry.file_name();
+        let target = match readlinkat(&handle, name.as_os_str()) {
             Ok(target) => target,
             // Root may read every directory, and what is in this one it may not.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            Err(Errno::EACCES) => return Err(Errno::EACCES.into()),
             // Closed meanwhile.
             Err(_) => continue,
         };
-        let fd = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        found.extend(fd.zip(target.to_str().map(str::to_owned)));
+        let fd = name.to_str().and_then(|name| name.parse().ok());
+        found.extend(fd.zip(target.into_string().ok()));
     }
     Ok(found)
 }

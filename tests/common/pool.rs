@@ -79,8 +79,12 @@ impl PoolLaunch {
         let (port, admin, control) = (Port::reserve(), Port::reserve(), unique_name());
         let admin_address = admin.local().to_string();
         // What a drainit that is killed leaves there goes with the namespace.
-        let launch =
-            launch.bare().under(["hide=/run"]).options(["--admin", &admin_address, "--control", &control]);
+        let launch = launch.bare().under(["hide=/run", "hide=/dev/shm"]).options([
+            "--admin",
+            &admin_address,
+            "--control",
+            &control,
+        ]);
         Self { launch, port, admin, control }
     }
 

@@ -8,6 +8,7 @@ use crate::core::context::Context;
 use crate::core::snapshot::WorkerState;
 use crate::core::time::Time;
 use crate::core::types::{Edition, Generation, SlotIndex, WorkerId};
+use crate::core::worker::Worker;
 
 /// The pool in the eyes of whoever takes it to a generation.
 #[derive(Debug)]
@@ -46,19 +47,22 @@ impl Pool {
     pub(in crate::core) fn survey(&self, target: Generation, min_ready: Duration, now: Time) -> Survey {
         let standings: Vec<_> =
             self.slots.iter().map(|slot| self.standing(slot, target, min_ready, now)).collect();
-        let available = |id: WorkerId| self.is_available(id, target, min_ready, now);
-        let in_slots = self.slots.iter().flat_map(|slot| slot.occupant.into_iter().chain(slot.successor));
-        let seated = in_slots.count();
+        let available = self.workers.values().filter(|worker| is_available(worker, target, min_ready, now));
+        let seated = self
+            .slots
+            .iter()
+            .map(|slot| u32::from(slot.occupant.is_some()) + u32::from(slot.successor.is_some()));
+        let seated: u32 = seated.sum();
         let coming = self
             .slots
             .iter()
             .filter(|slot| if slot.is_vacant() { !slot.finished } else { slot.due.is_some() });
-        let hopeless =
-            self.slots.iter().filter(|slot| slot.deaths > 1 && !slot.occupant.is_some_and(available));
+        let serves = |id: WorkerId| self.workers.get(&id).is_some_and(|worker| worker.state.is_ready());
+        let hopeless = self.slots.iter().filter(|slot| slot.deaths > 1 && !slot.occupant.is_some_and(serves));
         Survey {
-            available: count(self.workers.keys().filter(|id| available(**id))),
+            available: count(available),
             committed: self.len().saturating_add(count(coming)),
-            leaving: self.len().saturating_sub(u32::try_from(seated).unwrap_or(u32::MAX)),
+            leaving: self.len().saturating_sub(seated),
             hopeless: count(hopeless),
             standings,
         }
@@ -75,7 +79,7 @@ impl Pool {
         let is_there = occupant.is_some_and(|worker| worker.edition.generation == target);
         let serves = occupant.is_some_and(|worker| worker.state.is_ready());
         let alone = slot.successor.is_none() && slot.due.is_none();
-        let settled = slot.occupant.is_some_and(|id| self.is_available(id, target, min_ready, now));
+        let settled = occupant.is_some_and(|worker| is_available(worker, target, min_ready, now));
         match slot.turn {
             _ if slot.finished => Standing::Finished,
             _ if is_there && alone && settled => Standing::Done,
@@ -89,14 +93,6 @@ impl Pool {
             None if serves => Standing::Serving,
             None => Standing::Broken { alive: true },
         }
-    }
-
-    /// It serves, and has done so for long enough.
-    fn is_available(&self, id: WorkerId, target: Generation, min_ready: Duration, now: Time) -> bool {
-        self.workers.get(&id).is_some_and(|worker| {
-            let proved = || worker.ready_for(now).is_some_and(|ready| ready >= min_ready);
-            worker.state.is_ready() && (worker.edition.generation != target || proved())
-        })
     }
 
     /// Have a worker of `edition` take the place of whoever is in a slot: beside it, or, to make room, after it.
@@ -208,6 +204,12 @@ impl Pool {
             worker.retire(id, signal, deadline, ctx);
         }
     }
+}
+
+/// It serves, and has done so for long enough.
+fn is_available(worker: &Worker, target: Generation, min_ready: Duration, now: Time) -> bool {
+    let proved = || worker.ready_for(now).is_some_and(|ready| ready >= min_ready);
+    worker.state.is_ready() && (worker.edition.generation != target || proved())
 }
 
 fn count(of: impl Iterator) -> u32 {
