@@ -14,6 +14,7 @@ use nix::fcntl::readlinkat;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid as NixPid;
 
+use super::process::own_pid;
 use crate::core::types::Pid;
 
 /// Whether /proc is mounted and speaks of our own PID namespace. Once it does it goes on doing so: whoever can mount
@@ -112,6 +113,17 @@ pub fn descendants(root: Pid) -> Option<Vec<Pid>> {
     }
     parent(root)?;
     Some(tree(root).split_off(1))
+}
+
+/// The processes of a worker's group, `leader` among them: those below it, and whoever has lost its parent and become
+/// a child of ours. Without /proc it is the leader alone.
+pub fn group(leader: Pid) -> Vec<Pid> {
+    let is_of = |pid: &Pid| stat(*pid).is_some_and(|stat| stat.group == leader);
+    let mut found = tree(leader);
+    let fostered = children(own_pid()).unwrap_or_default().into_iter().filter(|pid| *pid != leader);
+    found.extend(fostered.filter(is_of).flat_map(tree));
+    found.retain(|pid| *pid == leader || is_of(pid));
+    found
 }
 
 /// Whether `pid` is `root` or below it; `None` where that cannot be seen (any more).

@@ -11,16 +11,16 @@ use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, So
 use nix::sys::time::TimeVal;
 
 /// The state LISTEN, as a bit of the request's mask; the same number for TCP and unix sockets.
-const LISTEN: u32 = 1 << 10;
+pub(super) const LISTEN: u32 = 1 << 10;
 
 /// A connection that has been asked for and not been confirmed.
 const SYN_RECV: u32 = 1 << 3;
 
 /// struct inet_diag_msg: the inode is its last field.
-const INODE: usize = 68;
+pub(super) const INODE: usize = 68;
 
 /// struct inet_diag_sockid that names nobody, its cookie included (INET_DIAG_NOCOOKIE).
-const ANY: [u8; 48] = {
+pub(super) const ANY: [u8; 48] = {
     let mut id = [0; 48];
     let mut at = 40;
     while at < 48 {
@@ -30,7 +30,7 @@ const ANY: [u8; 48] = {
     id
 };
 
-const DUMP: i32 = libc::NLM_F_DUMP;
+pub(super) const DUMP: i32 = libc::NLM_F_DUMP;
 
 const HEADER: usize = 16;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -96,7 +96,7 @@ pub fn is_accepted(local: SocketAddr, remote: SocketAddr) -> Option<bool> {
     accepted
 }
 
-fn open() -> io::Result<OwnedFd> {
+pub(super) fn open() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let netlink =
         socket::socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag)?;
@@ -105,24 +105,39 @@ fn open() -> io::Result<OwnedFd> {
     Ok(netlink)
 }
 
-/// struct inet_diag_req_v2: family, protocol, extensions, padding, states, the socket's id.
 fn inet_request(family: i32, states: u32, id: &[u8; 48]) -> Vec<u8> {
-    let mut request = vec![family as u8, libc::IPPROTO_TCP as u8, 0, 0];
+    inet_request_with(0, family, states, id)
+}
+
+/// struct inet_diag_req_v2: family, protocol, extensions, padding, states, the socket's id.
+pub(super) fn inet_request_with(extensions: u8, family: i32, states: u32, id: &[u8; 48]) -> Vec<u8> {
+    let mut request = vec![family as u8, libc::IPPROTO_TCP as u8, extensions, 0];
     request.extend(states.to_ne_bytes());
     request.extend(id);
     request
 }
 
-/// struct unix_diag_req: family, protocol, padding, states, inode, what to show, cookie.
 fn unix_request() -> Vec<u8> {
+    unix_request_with(0, LISTEN)
+}
+
+/// struct unix_diag_req: family, protocol, padding, states, inode, what to show, cookie.
+pub(super) fn unix_request_with(show: u32, states: u32) -> Vec<u8> {
     let mut request = vec![libc::AF_UNIX as u8, 0, 0, 0];
-    request.extend(LISTEN.to_ne_bytes());
-    request.extend([0; 16]);
+    request.extend(states.to_ne_bytes());
+    request.extend([0; 4]);
+    request.extend(show.to_ne_bytes());
+    request.extend([0; 8]);
     request
 }
 
 /// Everything that fits the request with [`DUMP`], the one that it names without.
-fn ask(netlink: &OwnedFd, how: i32, payload: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
+pub(super) fn ask(
+    netlink: &OwnedFd,
+    how: i32,
+    payload: &[u8],
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
     let flags = (libc::NLM_F_REQUEST | how) as u16;
     let length = u32::try_from(HEADER + payload.len()).unwrap_or_default();
     let mut request = Vec::with_capacity(HEADER + payload.len());
@@ -161,7 +176,7 @@ fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, message, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
@@ -188,7 +203,7 @@ fn unix_by_procfs() -> Vec<u64> {
         .collect()
 }
 
-fn field(line: &str, index: usize) -> Option<&str> {
+pub(super) fn field(line: &str, index: usize) -> Option<&str> {
     line.split_ascii_whitespace().nth(index)
 }
 
