@@ -8,6 +8,8 @@ mod books;
 mod history;
 #[path = "simulation/invariants.rs"]
 mod invariants;
+#[path = "simulation/notes.rs"]
+mod notes;
 #[path = "simulation/records.rs"]
 mod records;
 #[path = "simulation/rng.rs"]
@@ -37,7 +39,9 @@ const LINES: usize = 30;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a simulation that never saw it would prove nothing about.
-const CORNERS: [&str; 18] = [
+const CORNERS: [&str; 20] = [
+    "a quiet end without handler",
+    "a quiet end of a straggler",
     "a queue was waited for",
     "a hung worker's replacement",
     "a stop message in vain",

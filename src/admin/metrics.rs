@@ -5,6 +5,7 @@ mod rolls;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
@@ -21,6 +22,7 @@ use prometheus_client::registry::Registry;
 use super::exposition::{Format, classic};
 use super::process::Process;
 use super::{Facts, Shared, Stats};
+use crate::core::event::QuietEnd;
 use crate::core::snapshot::{BreakerState, Phase, Snapshot, WorkerState};
 
 /// All metrics, in the format that is asked for.
@@ -101,6 +103,16 @@ impl Sources {
             "Workers killed because their time was up",
             counters.forced_kills,
         )?;
+        let ended = [
+            (QuietEnd::NoHandler.name(), counters.ended_without_handler),
+            (QuietEnd::Straggler.name(), counters.ended_stragglers),
+        ];
+        out.counters(
+            "drainit_workers_ended_idle",
+            "Workers killed while they served nobody",
+            "reason",
+            ended,
+        )?;
         out.counter(
             "drainit_worker_oom_kills",
             "Workers that the kernel killed for want of memory",
@@ -142,6 +154,14 @@ impl Sources {
     fn around(&self, out: &mut Families<'_>) -> fmt::Result {
         let failed = self.stats.checks_failed.load(Ordering::Relaxed);
         out.counter("drainit_checks_failed", "Checks of workers that failed (--check)", failed)?;
+        let freezes = self.stats.freezes.load(Ordering::Relaxed);
+        out.counter("drainit_worker_freezes", "Times that a worker was stopped to be looked at", freezes)?;
+        let frozen = Duration::from_micros(self.stats.frozen_micros.load(Ordering::Relaxed));
+        out.counter(
+            "drainit_worker_frozen_seconds",
+            "Time that workers stood still for it",
+            frozen.as_secs_f64(),
+        )?;
         let Stats { orphans_reaped, log_lines_dropped, admin_connections, admin_evictions, .. } =
             &*self.stats;
         let orphans = orphans_reaped.load(Ordering::Relaxed);

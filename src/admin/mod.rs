@@ -78,6 +78,10 @@ pub struct Stats {
     pub admin_evictions: AtomicU64,
     /// Checks of workers that failed.
     pub checks_failed: AtomicU64,
+    /// Times that a worker was stopped (SIGSTOP) to be looked at.
+    pub freezes: AtomicU64,
+    /// For how long altogether, in microseconds.
+    pub frozen_micros: AtomicU64,
 }
 
 impl Stats {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::signal::Signal;
 use super::snapshot::{Phase, RollOutcome};
+use super::time::Time;
 use super::types::{Edition, Exit, ExitStatus, Generation, Pid, Scope, SlotIndex, Target, WorkerId};
 use super::word::Word;
 
@@ -27,6 +28,9 @@ pub enum Event {
     Hung { worker: WorkerId, why: Hang },
     /// The answer to [`Action::Retire`]: nothing waits for the worker any more.
     Retired { worker: WorkerId },
+    /// The answer to [`Action::Stop`] and [`Action::End`], where a quiet moment was waited for and has come: the worker
+    /// has been killed in it.
+    EndedQuietly { worker: WorkerId, why: QuietEnd },
     /// The worker has not got, or has not read, what [`Action::Message`] sent it.
     Undelivered { worker: WorkerId },
     /// The worker's own process is gone, and has been reaped.
@@ -158,6 +162,25 @@ impl Recycle {
     }
 }
 
+/// Why a worker was not left to end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuietEnd {
+    /// It does not catch the stop signal, which would have ended it at any moment.
+    NoHandler,
+    /// Its time was nearly up.
+    Straggler,
+}
+
+impl QuietEnd {
+    /// As the label of a metric.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoHandler => "no-handler",
+            Self::Straggler => "straggler",
+        }
+    }
+}
+
 /// Everything the core may ask the world to do. Results come back as events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -172,6 +195,21 @@ pub enum Action {
     /// Turn new connections away from a worker; answered by [`Event::Retired`] once its queue is empty.
     Retire {
         worker: WorkerId,
+    },
+    /// Ask a worker to finish. Where it does not catch the signal, which would end it at once, a moment is waited for in
+    /// which it has no request in flight, up to `quiet_until`; without that the signal goes out as it is.
+    Stop {
+        worker: WorkerId,
+        pid: Pid,
+        signal: Signal,
+        scope: Scope,
+        quiet_until: Option<Time>,
+    },
+    /// Kill a worker that has been asked to finish at the first moment at which it has no request in flight. At `until`
+    /// a [`Action::Kill`] follows.
+    End {
+        worker: WorkerId,
+        until: Time,
     },
     /// Send a signal to a worker that has not been reaped yet.
     Kill {
@@ -247,6 +285,12 @@ pub enum Notice {
     MessageInVain {
         slot: SlotIndex,
         pid: Pid,
+        after: Duration,
+    },
+    WorkerEndedQuietly {
+        slot: SlotIndex,
+        pid: Pid,
+        why: QuietEnd,
         after: Duration,
     },
     WorkerKilled {

@@ -89,6 +89,12 @@ impl Signal {
         matches!(self, Self::TSTP | Self::TTIN | Self::TTOU)
     }
 
+    /// Whether it ends a process that does nothing about it: signal(7).
+    pub const fn ends_by_default(self) -> bool {
+        // CHLD, CONT, URG and WINCH are ignored.
+        !matches!(self.0, 17 | 18 | 23 | 28) && !self.is_terminal_stop() && self.0 != Self::STOP.0
+    }
+
     /// Every signal there is.
     pub fn all() -> impl Iterator<Item = Self> {
         (1..=64).map(Self)

@@ -278,6 +278,10 @@ pub struct Counters {
     pub spawn_failures: u64,
     /// Workers killed because their time was up.
     pub forced_kills: u64,
+    /// Workers without a handler for the stop signal, killed while they served nobody.
+    pub ended_without_handler: u64,
+    /// Workers whose time was nearly up, killed while they served nobody.
+    pub ended_stragglers: u64,
     pub signals_forwarded: u64,
     pub prestop_calls: u64,
     /// A preStop hook that no SIGTERM followed.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::config::Kind;
 use super::context::Context;
-use super::event::{Action, Hang, Notice, Recycle};
+use super::event::{Action, Hang, Notice, QuietEnd, Recycle};
 use super::signal::Signal;
 use super::snapshot::{WorkerState, WorkerView};
 use super::stop_message::latest_signal;
@@ -12,8 +13,13 @@ use super::types::{Edition, Pid, Scope, SlotIndex, WorkerId};
 use super::watchdog::Watchdog;
 use super::word::{Lifecycle, Word};
 
+/// Before its deadline, a worker that has not ended is ended at a moment when it serves nobody, if there is one: for a
+/// quarter of the time since its stop signal, and no longer than this.
+const END_WINDOW: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(super) struct Worker {
+    id: WorkerId,
     pub(super) slot: SlotIndex,
     pub(super) edition: Edition,
     pub(super) state: WorkerState,
@@ -34,6 +40,10 @@ pub(super) struct Worker {
     /// It has been sent the stop message, and the signal follows then.
     signal_due: Option<Time>,
     stopped_at: Option<Time>,
+    /// The stop signal was sent, or is held back for want of a handler.
+    signalled: Option<Time>,
+    /// It is to end at the next quiet moment, whether it wants to or not.
+    ending: bool,
     /// Until when it serves its own queue, before the stop signal is sent.
     retires_by: Option<Time>,
     /// It began to end by itself, and nobody has asked it to since.
@@ -44,8 +54,9 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(slot: SlotIndex, edition: Edition, ctx: &Context) -> Self {
+    pub(super) fn new(id: WorkerId, slot: SlotIndex, edition: Edition, ctx: &Context) -> Self {
         Self {
+            id,
             slot,
             edition,
             state: WorkerState::Starting,
@@ -59,6 +70,8 @@ impl Worker {
             stop_signal: None,
             signal_due: None,
             stopped_at: None,
+            signalled: None,
+            ending: false,
             retires_by: None,
             leaving: false,
             watchdog: Watchdog::new(ctx.config.watchdog),
@@ -94,6 +107,13 @@ impl Worker {
     /// When the stop signal follows the stop message.
     pub(super) fn signal_due(&self) -> Option<Time> {
         self.signal_due
+    }
+
+    /// When a quiet moment is as good as its own end.
+    pub(super) fn end_due(&self) -> Option<Time> {
+        let waited_for = self.state == WorkerState::Draining && !self.ending;
+        let (signalled, deadline) = self.signalled.zip(self.deadline).filter(|_| waited_for)?;
+        Some(deadline - (deadline.since(signalled) / 4).min(END_WINDOW))
     }
 
     pub(super) fn uptime(&self, now: Time) -> Duration {
@@ -251,9 +271,36 @@ impl Worker {
         }
     }
 
-    fn send_stop_signal(&self, ctx: &mut Context) {
+    fn send_stop_signal(&mut self, ctx: &mut Context) {
+        let Some(pid) = self.pid else { return };
         let signal = self.stop_signal.unwrap_or(ctx.config.stop_signal);
-        self.send(signal, ctx.config.signal_scope, ctx);
+        let is_pool = ctx.config.kind == Kind::Pool;
+        // Who has never served has nobody's request.
+        let quiet_until = self.deadline.filter(|_| is_pool && self.ready_at.is_some());
+        self.signalled = Some(ctx.now).filter(|_| is_pool);
+        let scope = ctx.config.signal_scope;
+        ctx.act(Action::Stop { worker: self.id, pid, signal, scope, quiet_until });
+    }
+
+    /// Its time is nearly up.
+    pub(super) fn end_when_quiet(&mut self, ctx: &mut Context) {
+        self.ending = true;
+        if let Some(until) = self.deadline {
+            ctx.act(Action::End { worker: self.id, until });
+        }
+    }
+
+    /// It was killed at a moment when it served nobody.
+    pub(super) fn on_ended_quietly(&self, why: QuietEnd, ctx: &mut Context) {
+        if self.state != WorkerState::Draining {
+            return;
+        }
+        match why {
+            QuietEnd::NoHandler => ctx.counters.ended_without_handler += 1,
+            QuietEnd::Straggler => ctx.counters.ended_stragglers += 1,
+        }
+        let after = ctx.now.since(self.stopped_at.unwrap_or(self.spawned));
+        ctx.tell(Notice::WorkerEndedQuietly { slot: self.slot, pid: self.pid(), why, after });
     }
 
     /// Its time is up.
@@ -394,6 +441,10 @@ impl Worker {
             }
             WorkerState::Stopping | WorkerState::Hung | WorkerState::Draining | WorkerState::Killed => {}
         }
+    }
+
+    pub(super) fn cut_deadline(&mut self, latest: Time) {
+        self.deadline = self.deadline.map(|at| at.min(latest));
     }
 
     /// Whatever it is being waited for may take until then, if that is later; at the hard deadline of a drain everybody

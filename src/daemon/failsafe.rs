@@ -9,7 +9,7 @@ use crate::core::signal::Signal;
 use crate::core::time::Time;
 use crate::core::types::{ExitStatus, Pid, Scope, code};
 use crate::sys::reap::{self, Change, Children};
-use crate::sys::{kill, orphans, signals, stderr};
+use crate::sys::{kill, orphans, signals, standstill, stderr};
 
 /// Keep the workers running until they end, or until a signal asks them to and their time is up.
 pub(super) fn run(workers: &[Pid], budget: Duration) -> ExitStatus {
@@ -17,6 +17,8 @@ pub(super) fn run(workers: &[Pid], budget: Duration) -> ExitStatus {
     let clock = Clock::start();
     let mut alive = workers.to_vec();
     let mut deadline: Option<Time> = None;
+    // Whoever was to be looked at.
+    workers.iter().for_each(|worker| standstill::thaw(*worker));
     loop {
         while let Children::Changed(Change::Exited(pid)) = reap::look(false) {
             let _ = reap::reap(pid);

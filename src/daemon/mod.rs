@@ -17,6 +17,7 @@ mod node_ipc;
 mod notices;
 mod notify;
 mod plain;
+mod quiet;
 mod reactor;
 mod readiness;
 mod releases;

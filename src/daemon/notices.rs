@@ -62,6 +62,15 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
                 "worker has not ended by its stop message: stop signal sent"
             )
         }
+        Notice::WorkerEndedQuietly { slot, pid, why, after } => {
+            tracing::info!(
+                slot,
+                pid = pid.0,
+                reason = why.name(),
+                after_seconds = seconds(after),
+                "worker ended while it served nobody"
+            )
+        }
         Notice::WorkerKilled { slot, pid, after } => {
             tracing::warn!(
                 slot,

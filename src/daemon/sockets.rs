@@ -9,11 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
 
 use crate::config::values::Sockets as Mode;
 use crate::core::seat::{Seat, open_slots};
 use crate::core::types::{SlotIndex, WorkerId};
-use crate::sys::listen::Listener;
+use crate::sys::connections::UnixName;
+use crate::sys::listen::{Bound, Listener};
 use crate::sys::steering::{Plan, Spread};
 
 /// Keys of successors, beyond those of slots.
@@ -149,7 +151,12 @@ impl Sockets {
         &mut self.listeners
     }
 
-    /// How many connections wait for this worker and nobody else.
+    /// Whether a connection that waits is whoever's accepts first.
+    pub(super) fn are_shared(&self) -> bool {
+        self.mode == Mode::Shared
+    }
+
+    /// How many connections wait for this worker, under `--sockets shared` for any.
     pub(super) fn waiting_for(&self, worker: WorkerId) -> u32 {
         self.part_of(worker).map_or(0, |part| self.waiting(part))
     }
@@ -161,6 +168,15 @@ impl Sockets {
     /// The TCP ports.
     pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
         self.listeners.iter().filter_map(|listener| listener.bound.port())
+    }
+
+    /// The names of the unix sockets.
+    pub(super) fn names(&self) -> impl Iterator<Item = UnixName> {
+        self.listeners.iter().filter_map(|listener| match &listener.bound {
+            Bound::Unix(path) => Some(path.as_os_str().as_bytes().to_vec()),
+            Bound::Abstract(name) => Some([b"\0", name.as_bytes()].concat()),
+            Bound::Tcp { .. } | Bound::Unknown => None,
+        })
     }
 
     /// Send new connections where the core wants them now.

@@ -180,7 +180,9 @@ impl Story {
     /// Whom the last step sent that signal.
     pub(crate) fn sent(&self, wanted: Signal) -> Vec<i32> {
         let pids = self.actions.iter().filter_map(|action| match action {
-            Action::Kill { pid, signal, .. } if *signal == wanted => Some(pid.0),
+            Action::Kill { pid, signal, .. } | Action::Stop { pid, signal, .. } if *signal == wanted => {
+                Some(pid.0)
+            }
             _ => None,
         });
         pids.collect()

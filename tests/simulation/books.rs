@@ -6,15 +6,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drainit::core::config::{Config, Kind, MAX_WORKERS, Restart};
-use drainit::core::event::{Action, Command, Event, RequestId, SpawnFailure};
+use drainit::core::event::{Command, Event, RequestId, SpawnFailure};
 use drainit::core::signal::{Disposition, Signal};
 use drainit::core::snapshot::Phase;
 use drainit::core::time::Time;
-use drainit::core::types::{Exit, ExitStatus, Pid, Scope, SlotIndex, WorkerId, code};
+use drainit::core::types::{Exit, ExitStatus, Pid, Scope, WorkerId, code};
 
-use super::records::{
-    Ending, Purpose, Record, Sent, SentMessage, Slot, Stage, Step, Sweep, ThisStep, Vacancy,
-};
+use super::records::Record;
+use super::records::{Ending, SentMessage, Slot, Stage, Step, Sweep, ThisStep, Vacancy};
 
 /// DESIGN §6: then the hook was advice.
 const PRESTOP_RETURN: Duration = Duration::from_secs(10);
@@ -145,7 +144,7 @@ impl Books {
         }
     }
 
-    fn living(&self, pid: Pid) -> Option<WorkerId> {
+    pub(crate) fn living(&self, pid: Pid) -> Option<WorkerId> {
         self.workers.iter().find(|(_, worker)| worker.pid == Some(pid)).map(|(id, _)| *id)
     }
 }
@@ -176,6 +175,7 @@ impl Books {
                     record.retires_by = None;
                 }
             }
+            Event::EndedQuietly { .. } => {}
             Event::Undelivered { worker } => self.end_message_wait(Some(*worker)),
             Event::Exited { worker, exit } => self.on_exited(*worker, *exit),
             Event::Descendants { left } => {
@@ -239,7 +239,7 @@ impl Books {
     }
 
     /// At least a quarter of a worker's time, or a second of it, is left for the signal.
-    fn latest_signal(&self, deadline: Time) -> Time {
+    pub(crate) fn latest_signal(&self, deadline: Time) -> Time {
         deadline - (deadline.since(self.now) / 4).min(Duration::from_secs(1))
     }
 
@@ -481,108 +481,6 @@ impl Books {
             worker.overdue |= due;
             worker.retires_by.take_if(|by| *by <= now);
         }
-    }
-
-    fn note(&mut self, actions: &[Action]) {
-        for action in actions {
-            match action {
-                Action::Spawn { worker, slot, .. } => self.note_spawn(*worker, *slot),
-                Action::Kill { pid, signal, scope, value } => {
-                    self.note_kill(*pid, *signal, *scope, *value);
-                }
-                Action::Sweep { signal } => {
-                    self.this_step.sweeps.push(*signal);
-                    self.kill_swept |= *signal == Signal::KILL;
-                }
-                Action::Reply { request, .. } => match self.requests.remove(request) {
-                    Some(Command::PreStop) => self.hook_over = Some(self.now),
-                    Some(Command::Scale(_) | Command::Roll(_) | Command::Abort) => {}
-                    None => self.this_step.odd_replies.push(*request),
-                },
-                Action::Message { pid } => self.note_message(*pid),
-                Action::Retire { .. } | Action::Weigh | Action::Tell(_) => {}
-                Action::Exit(status) => self.exit = Some(status.clone()),
-            }
-        }
-    }
-
-    fn note_spawn(&mut self, id: WorkerId, index: SlotIndex) {
-        let slot = self.slots.get_mut(index as usize);
-        let vacancy = slot.filter(|slot| slot.successor.is_none()).and_then(|slot| {
-            match slot.occupant {
-                None => slot.occupant = Some(id),
-                Some(_) => slot.successor = Some(id),
-            }
-            slot.vacancy.take()
-        });
-        match vacancy {
-            Some(vacancy) if id > self.last_worker => {
-                // At the maximum the doubling does not show.
-                if !vacancy.ceiling.is_zero() && vacancy.ceiling < self.config.backoff.max {
-                    let waited = self.now.since(vacancy.since).as_secs_f64();
-                    self.jitter.push(waited / vacancy.ceiling.as_secs_f64());
-                }
-            }
-            Some(_) | None => self.this_step.odd_spawns.push((id, index)),
-        }
-        self.last_worker = id;
-        let record = Record {
-            slot: index,
-            pid: None,
-            ready_at: None,
-            failed: false,
-            hung: false,
-            reloading: false,
-            stopping: None,
-            leaving: false,
-            watchdog: self.config.watchdog,
-            watchdog_due: None,
-            told: None,
-            retires_by: None,
-            stop_signals: 0,
-            message: None,
-            killed: false,
-            ready_by: None,
-            overdue: false,
-        };
-        self.workers.insert(id, record);
-    }
-
-    fn note_message(&mut self, pid: Pid) {
-        let wait = self.config.stop_message.and_then(|message| message.wait);
-        let record = self.living(pid).and_then(|id| self.workers.get(&id));
-        let record =
-            record.filter(|record| record.message.is_none() && record.stop_signals == 0 && !record.killed);
-        let due = record.and_then(|record| record.told).map(|deadline| {
-            let latest = self.latest_signal(deadline);
-            SentMessage { signal_due: wait.map_or(latest, |wait| latest.min(self.now + wait)), deadline }
-        });
-        match due.zip(self.living(pid)) {
-            Some((sent, id)) => _ = self.workers.get_mut(&id).map(|record| record.message = Some(sent)),
-            None => self.this_step.odd_messages.push(pid),
-        }
-    }
-
-    fn note_kill(&mut self, pid: Pid, signal: Signal, scope: Scope, value: Option<u64>) {
-        let worker = self.living(pid);
-        let purpose = if self.this_step.sent.len() < self.this_step.forwards.len() {
-            Purpose::Forward
-        } else if signal == Signal::KILL {
-            Purpose::Kill
-        } else {
-            Purpose::Stop
-        };
-        if let Some(record) = worker.and_then(|id| self.workers.get_mut(&id)) {
-            record.stop_signals += u32::from(purpose == Purpose::Stop);
-            if purpose == Purpose::Stop && record.retires_by.is_some() {
-                self.this_step.told_too_early.extend(worker);
-            }
-            if purpose == Purpose::Stop && record.killed {
-                self.this_step.odd_stops.push(pid);
-            }
-            record.killed |= purpose == Purpose::Kill;
-        }
-        self.this_step.sent.push(Sent { pid, worker, signal, scope, value, purpose });
     }
 
     fn close(&mut self, step: &Step<'_>) {

@@ -47,6 +47,7 @@ pub(crate) const INVARIANTS: &[(&str, Check)] = &[
     ("every request gets one reply", every_request_gets_one_reply),
     ("KILL waits for the deadline", kill_waits_for_the_deadline),
     ("deadlines are kept", deadlines_are_kept),
+    ("a straggler is ended late", a_straggler_is_ended_late),
     ("the exit code tells", the_exit_code_tells),
     ("vacancies are filled within the back-off", vacancies_are_filled_within_the_backoff),
     ("the size is what was asked for", the_size_is_what_was_asked_for),
@@ -318,6 +319,17 @@ fn deadlines_are_kept(books: &Books, _: &Step<'_>) -> Verdict {
         worker.pid.is_some() && !worker.killed && worker.told.is_some_and(|at| at <= books.now)
     });
     demand(spared.is_none(), || format!("{spared:?}"))
+}
+
+/// In the last quarter of the time since its stop signal and no more than a second before the deadline, but always then.
+fn a_straggler_is_ended_late(books: &Books, _: &Step<'_>) -> Verdict {
+    let odd = &books.this_step.odd_ends;
+    demand(odd.is_empty(), || format!("odd ends of {odd:?}"))?;
+    for (id, worker) in &books.workers {
+        let due = books.config.kind == Kind::Pool && worker.end_due().is_some_and(|due| due <= books.now);
+        demand(!due || worker.ended || worker.killed, || format!("{id:?} {worker:?}"))?;
+    }
+    Ok(())
 }
 
 fn the_exit_code_tells(books: &Books, _: &Step<'_>) -> Verdict {

@@ -64,6 +64,9 @@ pub(crate) struct Record {
     pub(crate) retires_by: Option<Time>,
     /// How it was told: filled once the signal has been seen.
     pub(crate) stop_signals: u32,
+    pub(crate) signalled: Option<Time>,
+    /// It is to be ended at the next quiet moment.
+    pub(crate) ended: bool,
     pub(crate) message: Option<SentMessage>,
     pub(crate) killed: bool,
     pub(crate) ready_by: Option<Time>,
@@ -83,6 +86,12 @@ impl Record {
     /// The message has been sent, and the signal has not.
     pub(crate) fn awaits_signal(&self) -> bool {
         self.message.is_some() && self.stop_signals == 0 && !self.killed
+    }
+
+    /// When a quiet moment is as good as its own end.
+    pub(crate) fn end_due(&self) -> Option<Time> {
+        let (signalled, deadline) = self.signalled.zip(self.told)?;
+        Some(deadline - (deadline.since(signalled) / 4).min(Duration::from_secs(1)))
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -168,6 +177,8 @@ pub(crate) struct ThisStep {
     pub(crate) odd_messages: Vec<Pid>,
     /// Stop signals to somebody who has been killed.
     pub(crate) odd_stops: Vec<Pid>,
+    /// Quiet ends of somebody who is not there, twice, too early, or with a deadline that is not its own.
+    pub(crate) odd_ends: Vec<WorkerId>,
     pub(crate) sweeps: Vec<Signal>,
     /// The last worker is gone.
     pub(crate) deserted: bool,

@@ -48,6 +48,10 @@ pub(crate) struct Habits {
     pub(crate) first_start: Option<SpawnFailure>,
     /// Workers that do not answer the stop signal.
     pub(crate) stuck: u64,
+    /// Workers that do not catch the stop signal.
+    pub(crate) no_handler: u64,
+    /// Workers that always have a request in flight.
+    pub(crate) never_quiet: u64,
     /// Workers that do not answer the stop message.
     pub(crate) deaf: u64,
     /// Messages that do not arrive.
@@ -76,6 +80,8 @@ impl Habits {
             spawn_failure: rng.pick(&[0, 0, 10, 60]),
             first_start: rng.chance(4).then(|| spawn_failure(rng)),
             stuck: often(rng),
+            no_handler: often(rng),
+            never_quiet: often(rng),
             deaf: often(rng),
             undelivered: rng.pick(&[0, 0, 20, 100]),
             undead: rng.pick(&[0, 0, 20, 100]),

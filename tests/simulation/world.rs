@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drainit::core::Supervisor;
-use drainit::core::event::{Action, Command, Event, Hang, Notice, RequestId, SpawnFailure};
+use drainit::core::event::{Action, Command, Event, Hang, Notice, QuietEnd, RequestId, SpawnFailure};
 use drainit::core::signal::{Disposition, Signal};
 use drainit::core::snapshot::{Phase, Snapshot};
 use drainit::core::time::Time;
@@ -402,6 +402,14 @@ impl World {
         match action {
             Action::Spawn { worker, .. } => self.fork(worker),
             Action::Kill { pid, signal, .. } => self.kill(pid, signal),
+            // Without a handler, and a moment in which it serves nobody comes, or does not.
+            Action::Stop { worker, quiet_until: Some(until), .. }
+                if self.rng.chance(self.habits.no_handler) =>
+            {
+                self.end_quietly(worker, until, QuietEnd::NoHandler);
+            }
+            Action::Stop { pid, signal, .. } => self.kill(pid, signal),
+            Action::End { worker, until } => self.end_quietly(worker, until, QuietEnd::Straggler),
             Action::Sweep { signal } => self.sweep(signal),
             Action::Retire { worker } => {
                 self.mark("a queue was waited for");
@@ -524,6 +532,20 @@ impl World {
         if let Some((after, exit)) = fate {
             self.plan(self.clock + after, Happening::Dies(id, exit));
         }
+    }
+
+    fn end_quietly(&mut self, worker: WorkerId, until: Time, why: QuietEnd) {
+        if self.rng.chance(self.habits.never_quiet) {
+            return;
+        }
+        let at = (self.clock + self.rng.up_to(until.since(self.clock))).min(until);
+        self.mark(match why {
+            QuietEnd::NoHandler => "a quiet end without handler",
+            QuietEnd::Straggler => "a quiet end of a straggler",
+        });
+        self.plan(at, Happening::Told(Event::EndedQuietly { worker, why }));
+        let after = self.processes.get(&worker).map_or(Duration::ZERO, |process| process.dies_after);
+        self.plan(at + after, Happening::Dies(worker, Exit::Signal(Signal::KILL)));
     }
 
     fn message(&mut self, pid: Pid) {

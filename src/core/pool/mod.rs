@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::core::backoff;
 use crate::core::config::Restart;
 use crate::core::context::Context;
-use crate::core::event::{Action, Hang, Notice, SpawnFailure};
+use crate::core::event::{Action, Hang, Notice, QuietEnd, SpawnFailure};
 use crate::core::seat::Seat;
 use crate::core::signal::Signal;
 use crate::core::snapshot::{WorkerState, WorkerView};
@@ -161,7 +161,7 @@ impl Pool {
                 None => slot.occupant = Some(id),
                 Some(_) => slot.successor = Some(id),
             }
-            self.workers.insert(id, Worker::new(index, slot.edition, ctx));
+            self.workers.insert(id, Worker::new(id, index, slot.edition, ctx));
             ctx.counters.spawns += 1;
             ctx.act(Action::Spawn { worker: id, slot: index, edition: slot.edition });
         }
@@ -274,6 +274,12 @@ impl Pool {
         }
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.is_spawning()) else { return };
         worker.on_said(word, ctx);
+    }
+
+    pub(super) fn cut_deadline(&mut self, id: WorkerId, latest: Time) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.cut_deadline(latest);
+        }
     }
 
     pub(super) fn on_ping(&mut self, id: WorkerId, now: Time) {
@@ -401,11 +407,18 @@ impl Pool {
         }
     }
 
+    pub(super) fn on_ended_quietly(&mut self, id: WorkerId, why: QuietEnd, ctx: &mut Context) {
+        if let Some(worker) = self.workers.get(&id) {
+            worker.on_ended_quietly(why, ctx);
+        }
+    }
+
     /// The next moment at which [`Pool::fire`] or [`Pool::fill`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Time> {
         let workers = self.workers.values();
-        let deadlines =
-            workers.flat_map(|worker| [worker.deadline(), worker.signal_due(), worker.watchdog_due()]);
+        let deadlines = workers.flat_map(|worker| {
+            [worker.deadline(), worker.signal_due(), worker.end_due(), worker.watchdog_due()]
+        });
         let deadlines = deadlines.flatten();
         deadlines.chain(self.slots.iter().filter_map(|slot| slot.due)).min()
     }
@@ -421,6 +434,9 @@ impl Pool {
             if worker.deadline().is_none_or(|deadline| deadline > ctx.now) {
                 if worker.signal_due().is_some_and(|due| due <= ctx.now) {
                     worker.give_up_message(ctx);
+                }
+                if worker.end_due().is_some_and(|due| due <= ctx.now) {
+                    worker.end_when_quiet(ctx);
                 }
                 continue;
             }

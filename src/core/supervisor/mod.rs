@@ -104,6 +104,7 @@ impl Supervisor {
             Event::Said { worker, word } => self.on_said(worker, &word),
             Event::Hung { worker, why } => self.on_hung(worker, why),
             Event::Retired { worker } => self.pool.on_retired(worker, &mut self.ctx),
+            Event::EndedQuietly { worker, why } => self.pool.on_ended_quietly(worker, why, &mut self.ctx),
             Event::Undelivered { worker } => self.pool.on_undelivered(worker, &mut self.ctx),
             Event::Exited { worker, exit } => {
                 if let Some(death) = self.pool.on_exited(worker, exit, &mut self.ctx) {

@@ -1,6 +1,7 @@
 //! What the workers say of themselves, and what follows from their silence.
 
 use super::Supervisor;
+use crate::core::drain::Life;
 use crate::core::event::Hang;
 use crate::core::types::WorkerId;
 use crate::core::word::{Ping, Word};
@@ -8,6 +9,10 @@ use crate::core::word::{Ping, Word};
 impl Supervisor {
     pub(super) fn on_said(&mut self, worker: WorkerId, word: &Word) {
         self.pool.on_said(worker, word, &mut self.ctx);
+        // Whatever it asks for: then everybody is killed, and its quiet moment has to come before.
+        if let Life::Stopping(stopping) = &self.life {
+            self.pool.cut_deadline(worker, stopping.span.hard);
+        }
         match word.ping {
             Some(Ping::Alive) => self.pool.on_ping(worker, self.ctx.now),
             Some(Ping::Trigger) if !self.life.is_ending() => {

@@ -23,6 +23,10 @@ impl Engine {
             Action::Spawn { worker, slot, edition } => self.spawn(worker, slot, edition),
             Action::Weigh => self.weigh(),
             Action::Kill { pid, signal, scope, value } => self.kill(pid, signal, scope, value),
+            Action::Stop { worker, pid, signal, scope, quiet_until } => {
+                self.stop(worker, pid, signal, scope, quiet_until);
+            }
+            Action::End { worker, until } => self.end_when_quiet(worker, until),
             Action::Retire { worker } => self.retire(worker),
             Action::Message { pid } => self.send_stop_message(pid),
             Action::Sweep { signal } => self.sweep(signal),
@@ -46,7 +50,7 @@ impl Engine {
                 self.children.insert(pid, Child::Worker(worker));
                 let release = edition.release;
                 let version = self.launcher.releases.version(release);
-                let known = Worker { pid, slot, release, version, ready: false, killed: false, socket };
+                let known = Worker::new(pid, slot, release, version, socket);
                 self.workers.insert(worker, known);
                 self.events.push_back(Event::Spawned { worker, pid });
                 if self.ready_when == ReadyWhen::Started {
@@ -134,7 +138,10 @@ impl Engine {
         if self.node_ipc == NodeIpc::Off { 2 } else { 3 }
     }
 
-    fn kill(&mut self, pid: Pid, signal: Signal, scope: Scope, value: Option<u64>) {
+    pub(super) fn kill(&mut self, pid: Pid, signal: Signal, scope: Scope, value: Option<u64>) {
+        if !self.endings.on_sent(pid, signal) {
+            return;
+        }
         self.job_control.on_sent(signal);
         if let (Signal::KILL, Some(known)) =
             (signal, self.workers.values_mut().find(|known| known.pid == pid))

@@ -1,6 +1,7 @@
 //! Performs what the core wants and tells it what happened. Knows no event loop: whoever turns it does.
 
 mod actions;
+mod ending;
 mod messages;
 mod reaping;
 mod rolls;
@@ -37,6 +38,7 @@ use crate::sys::orphans::Member;
 use crate::sys::signals::Received;
 use crate::sys::{cgroup, kill, stderr};
 
+use ending::Endings;
 use steering::Retiring;
 use words::Ear;
 pub(super) use words::Heard;
@@ -77,6 +79,8 @@ pub(super) struct Engine {
     remnants: Vec<(Time, Vec<Member>)>,
     /// Who serves its own queue, and is told to stop when that is empty.
     retiring: Vec<Retiring>,
+    /// Who is to be ended at a quiet moment.
+    endings: Endings,
     /// The state of the core by which connections are steered.
     steered: Option<u64>,
     steering_failed: bool,
@@ -131,6 +135,7 @@ impl Engine {
             departed: Vec::new(),
             serving: Vec::new(),
             retiring: Vec::new(),
+            endings: Endings::default(),
             steered: None,
             steering_failed: false,
             replies: BTreeMap::new(),
@@ -210,6 +215,7 @@ impl Engine {
             members.iter().for_each(Member::kill);
         }
         self.look_at_retiring(now);
+        self.look_for_quiet(now);
         if let Some(signal) = self.sweeping.filter(|_| self.look_at.is_some_and(|at| at <= now)) {
             self.look_at = Some(now + LOOK_FOR_GUESTS);
             self.check_sweep(signal);
@@ -230,6 +236,7 @@ impl Engine {
             .chain(self.remnants.iter().map(|(kill_at, _)| *kill_at))
             .chain(self.look_at)
             .chain(self.retiring.iter().map(Retiring::due))
+            .chain(self.endings.next_look())
             .chain(self.core.poll_timeout())
             .min()
     }

@@ -49,6 +49,7 @@ impl Engine {
     fn bury(&mut self, pid: Pid) {
         let child = self.children.remove(&pid);
         if let Some(Child::Worker(_)) = child {
+            self.endings.forget(pid);
             // Its group has its number for as long as it is a zombie: now its helpers can be told safely.
             let _ = kill::send_to_group(pid, Signal::TERM);
         }
@@ -57,8 +58,13 @@ impl Engine {
             Some(Child::Worker(worker)) => {
                 self.job_control.on_exited(pid);
                 let known = self.workers.remove(&worker);
-                let by_us = known.is_some_and(|known| known.killed);
+                let by_us = known.as_ref().is_some_and(|known| known.killed);
                 let exit = match exit {
+                    Exit::Signal(Signal::KILL)
+                        if let Some(signal) = known.as_ref().and_then(|known| known.ended_for) =>
+                    {
+                        Exit::Signal(signal)
+                    }
                     Exit::Signal(Signal::KILL) if !by_us && self.oom_kills.claim(self.clock.now()) => {
                         Exit::OutOfMemory
                     }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::{Check, Child, Engine};
 use crate::config::values::ReadyWhen;
 use crate::core::event::{Event, Hang};
+use crate::core::signal::Signal;
 use crate::core::types::{Pid, Release, SlotIndex, WorkerId};
 use crate::daemon::adoption::Told;
 use crate::sys::accepting::{self, Sight};
@@ -28,8 +29,25 @@ pub(super) struct Worker {
     pub(super) ready: bool,
     /// By us.
     pub(super) killed: bool,
+    /// Asked to finish.
+    pub(super) told: bool,
+    /// Killed in a quiet moment in place of this signal, which is what it is taken to have died of.
+    pub(super) ended_for: Option<Signal>,
     /// How it got its sockets.
     pub(super) socket: &'static str,
+}
+
+impl Worker {
+    pub(super) fn new(
+        pid: Pid,
+        slot: SlotIndex,
+        release: Release,
+        version: Option<String>,
+        socket: &'static str,
+    ) -> Self {
+        let (ready, killed, told, ended_for) = (false, false, false, None);
+        Self { pid, slot, release, version, ready, killed, told, ended_for, socket }
+    }
 }
 
 /// How many of a worker's calls have been answered.

@@ -1,0 +1,452 @@
+//! Ending a worker at a moment when it serves nobody: look, freeze, look again, kill.
+//!
+//! For workers that do not catch the stop signal, which would end them in the middle of whatever they do, and for those
+//! that have caught it and are still there when their time is nearly up. Frozen, a worker accepts nothing: what arrives
+//! waits in the shared queue for somebody else, and what it may be sent meanwhile shows as unread.
+//!
+//! A look costs a worker nothing, so it is frozen only where a look has found it quiet: for some 2 ms, never for more
+//! than [`FREEZE_MAX`], and no more than a tenth of its time. Where it is never found quiet, because new connections
+//! come faster than the old ones end, and somebody else is there to take them, it is kept from accepting: held for
+//! [`FREEZE_MAX`] at a time while all its threads wait for something, four fifths of its time at most.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Engine;
+use crate::admin::Stats;
+use crate::core::event::{Event, QuietEnd};
+use crate::core::signal::Signal;
+use crate::core::time::Time;
+use crate::core::types::{Pid, Scope, WorkerId};
+use crate::daemon::quiet::{Stillness, Watch};
+use crate::sys::connections::{self, Connection};
+use crate::sys::standstill::{self, Handling};
+use crate::sys::{kill, procfs};
+
+/// Between two looks at a worker that runs; more where looks are expensive.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// No more than such a part of our own time goes into looking.
+const LOOK_SHARE: u32 = 10;
+
+/// How long SIGSTOP is given to reach everybody before it is looked again.
+const FREEZE_STEP: Duration = Duration::from_millis(1);
+
+/// A worker goes on after this at the latest.
+const FREEZE_MAX: Duration = Duration::from_millis(20);
+
+/// So many times as long as it was frozen for nothing it runs before it is frozen again.
+const THAW_SHARE: u32 = 9;
+
+/// So long a worker is looked at before it is kept from accepting.
+const HOLD_AFTER: Duration = Duration::from_millis(250);
+
+/// It runs for so long at least after it has been held.
+const RUN_BETWEEN: Duration = Duration::from_millis(5);
+
+/// Where nobody can know whether a handler is more than the end, the signal waits so long for a quiet moment at most; a
+/// quarter of the worker's time, where that is less.
+const SIGNAL_WAIT: Duration = Duration::from_secs(5);
+
+/// Who is to be ended.
+#[derive(Debug, Default)]
+pub(super) struct Endings {
+    sought: Vec<Ending>,
+    /// Where workers of a pool without `--listen` listened when they were told to stop: they may not any more.
+    ports: BTreeMap<Pid, BTreeSet<u16>>,
+    /// That there is no telling has been said.
+    told_blind: bool,
+    told_half_blind: bool,
+}
+
+#[derive(Debug)]
+struct Ending {
+    worker: WorkerId,
+    pid: Pid,
+    /// What it was asked to stop with.
+    signal: Signal,
+    why: QuietEnd,
+    began: Time,
+    due: Time,
+    ports: BTreeSet<u16>,
+    /// It gets the signal in the quiet moment, and then at the latest, and nobody kills it.
+    signal_by: Option<Time>,
+    watch: Watch,
+    /// Connections by whose they were when somebody looked: reading all descriptors takes longer than all else.
+    own: BTreeSet<u64>,
+    others: BTreeSet<u64>,
+    frozen: Option<Frozen>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Frozen {
+    since: Time,
+    until: Time,
+    /// Not to be looked at, but to be kept from accepting.
+    held: bool,
+}
+
+/// What has come of it.
+enum Found {
+    /// Nothing, yet.
+    Busy,
+    Quiet,
+    Unknown(io::Error),
+}
+
+impl Endings {
+    pub(super) fn next_look(&self) -> Option<Time> {
+        self.sought.iter().map(|ending| ending.due).min()
+    }
+
+    /// A signal is about to be sent to a worker. Says whether it may: the one that is held back stays so, however often
+    /// it is passed on.
+    pub(super) fn on_sent(&mut self, pid: Pid, signal: Signal) -> bool {
+        if signal == Signal::KILL {
+            self.sought.retain(|ending| ending.pid != pid);
+        }
+        !self.sought.iter().any(|ending| ending.pid == pid && ending.holds_back(signal))
+    }
+
+    /// It is dead, and whom it leaves behind in its group is not to stand still for ever.
+    pub(super) fn forget(&mut self, pid: Pid) {
+        self.ports.remove(&pid);
+        for ending in self.sought.extract_if(.., |ending| ending.pid == pid) {
+            if ending.frozen.is_some() {
+                let _ = kill::send_to_group(pid, Signal::CONT);
+            }
+        }
+    }
+}
+
+impl Ending {
+    fn holds_back(&self, signal: Signal) -> bool {
+        self.why == QuietEnd::NoHandler && self.signal == signal
+    }
+
+    /// Those of `seen` that its processes have.
+    fn own_among(&mut self, mut seen: Vec<Connection>, members: &[Pid]) -> io::Result<Vec<Connection>> {
+        let is_known = |connection: &Connection| {
+            self.own.contains(&connection.inode) || self.others.contains(&connection.inode)
+        };
+        if !seen.iter().all(is_known) {
+            self.own = connections::inodes_of(members)?;
+            let others = seen.iter().map(|connection| connection.inode);
+            self.others = others.filter(|inode| !self.own.contains(inode)).collect();
+        }
+        seen.retain(|connection| self.own.contains(&connection.inode));
+        Ok(seen)
+    }
+
+    fn freeze(&mut self, now: Time, held: bool) {
+        // EPERM: it has become another user, and will be killed at its deadline if that can be done.
+        if standstill::freeze(self.pid).is_ok() {
+            self.frozen = Some(Frozen { since: now, until: now + FREEZE_MAX, held });
+            self.due = now + if held { FREEZE_MAX } else { FREEZE_STEP };
+        } else {
+            self.due = now + FREEZE_MAX;
+        }
+    }
+
+    fn thaw(&mut self, now: Time, stats: &Stats) {
+        let Some(frozen) = self.frozen.take() else { return };
+        standstill::thaw(self.pid);
+        let stood = now.since(frozen.since);
+        count(stood, stats);
+        self.due = now + if frozen.held { RUN_BETWEEN } else { LOOK_EVERY.max(stood * THAW_SHARE) };
+    }
+}
+
+fn count(stood: Duration, stats: &Stats) {
+    Stats::count(&stats.freezes);
+    let micros = u64::try_from(stood.as_micros()).unwrap_or(u64::MAX);
+    stats.frozen_micros.fetch_add(micros, Ordering::Relaxed);
+}
+
+impl Engine {
+    /// Ask a worker to finish: by the signal where it does something about it, at a quiet moment where it would die.
+    pub(super) fn stop(
+        &mut self,
+        worker: WorkerId,
+        pid: Pid,
+        signal: Signal,
+        scope: Scope,
+        quiet_until: Option<Time>,
+    ) {
+        if let Some(known) = self.workers.get_mut(&worker) {
+            known.told = true;
+        }
+        if quiet_until.is_some() && self.launcher.sockets.is_empty() {
+            let ports = connections::inodes_of(&procfs::group(pid))
+                .and_then(|inodes| connections::listening_ports(&inodes));
+            self.endings.ports.extend(ports.ok().map(|ports| (pid, ports)));
+        }
+        let now = self.clock.now();
+        let handling = Some(signal).filter(|signal| signal.ends_by_default());
+        let handling = handling.and_then(|signal| standstill::handling(pid, signal));
+        let wait = |until: Time| (now + SIGNAL_WAIT.min(until.since(now) / 4)).min(until);
+        let held_back = match (quiet_until, handling) {
+            (Some(until), Some(Handling::Default)) => Some((until, None)),
+            // Node has a handler of its own, which ends it, until the server sets another.
+            (Some(until), Some(Handling::Caught)) if standstill::is_node(pid) => {
+                Some((wait(until), Some(wait(until))))
+            }
+            _ => None,
+        };
+        if let Some((until, signal_by)) = held_back
+            && self.seek(worker, pid, signal, QuietEnd::NoHandler, until, signal_by)
+        {
+            tracing::debug!(%pid, %signal, "signal held back for a quiet moment");
+            return;
+        }
+        self.kill(pid, signal, scope, None);
+    }
+
+    /// It has not ended, and its time is nearly up. Where it has connections, they are what it may be waiting for; one
+    /// without may be at work on something else, and has all of its time for that, as has one that ignores the signal.
+    pub(super) fn end_when_quiet(&mut self, worker: WorkerId, until: Time) {
+        let sought = self.endings.sought.iter().any(|ending| ending.worker == worker);
+        if let Some(pid) = self.workers.get(&worker).map(|known| known.pid).filter(|_| !sought) {
+            let signal = self.core.config().stop_signal;
+            if standstill::handling(pid, signal) == Some(Handling::Ignored) {
+                return;
+            }
+            self.seek(worker, pid, signal, QuietEnd::Straggler, until, None);
+        }
+    }
+
+    /// Says whether its connections can be looked at.
+    fn seek(
+        &mut self,
+        worker: WorkerId,
+        pid: Pid,
+        signal: Signal,
+        why: QuietEnd,
+        until: Time,
+        signal_by: Option<Time>,
+    ) -> bool {
+        // Whoever has joined another group is stopped with it, or not at all; and whom somebody else has stopped is not to
+        // be continued by us.
+        if procfs::stat(pid).is_none_or(|stat| stat.group != pid) || standstill::stand_still(&[pid]) {
+            return false;
+        }
+        let listening = connections::inodes_of(&procfs::group(pid))
+            .and_then(|inodes| connections::listening_ports(&inodes));
+        let mut ports = match listening {
+            Ok(ports) => ports,
+            Err(error) => {
+                self.tell_blind(&error);
+                return false;
+            }
+        };
+        ports.extend(self.launcher.sockets.ports());
+        ports.extend(self.endings.ports.get(&pid).into_iter().flatten());
+        let now = self.clock.now();
+        let watch = Watch::new(now, until);
+        self.endings.sought.push(Ending {
+            worker,
+            pid,
+            signal,
+            why,
+            began: now,
+            due: now,
+            ports,
+            signal_by,
+            watch,
+            own: BTreeSet::new(),
+            others: BTreeSet::new(),
+            frozen: None,
+        });
+        true
+    }
+
+    /// Said once.
+    fn tell_blind(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.endings.told_blind, true) {
+            self.missing.push(format!(
+                "workers without a handler for the stop signal get it with requests in flight: their connections cannot be seen: {error}"
+            ));
+        }
+    }
+
+    /// The same.
+    fn tell_half_blind(&mut self, seen: &[Connection]) {
+        let kept_back =
+            seen.iter().any(|connection| connection.ends.is_some() && connection.traffic.is_none());
+        if kept_back && !std::mem::replace(&mut self.endings.told_half_blind, true) {
+            self.missing.push(
+                "who spoke last on a connection cannot be seen (sock_diag is refused): a worker that is to end keeps its open ones for half of its time".to_owned(),
+            );
+        }
+    }
+
+    /// Whoever is due, and whoever has been told to stand still: SIGCHLD says when that is so.
+    pub(super) fn look_for_quiet(&mut self, now: Time) {
+        if self.endings.sought.iter().all(|ending| ending.due > now && ending.frozen.is_none()) {
+            return;
+        }
+        let mut sought = std::mem::take(&mut self.endings.sought);
+        // One look for all that run.
+        let mut shared = Shared::default();
+        sought.retain_mut(|ending| {
+            let found = match ending.frozen {
+                _ if ending.signal_by.is_some_and(|at| at <= now) => Found::Quiet,
+                Some(frozen) => self.look_at_frozen(ending, frozen, now),
+                None if ending.due > now => Found::Busy,
+                None => self.look_at_running(ending, &mut shared, now),
+            };
+            match found {
+                Found::Busy => true,
+                Found::Quiet => {
+                    self.end(ending, now);
+                    false
+                }
+                Found::Unknown(error) => {
+                    ending.thaw(now, &self.stats);
+                    self.tell_blind(&error);
+                    self.let_go(ending);
+                    false
+                }
+            }
+        });
+        // The looks' own time counts.
+        let spent = self.clock.now().since(now);
+        for ending in sought.iter_mut().filter(|ending| ending.frozen.is_none()) {
+            ending.due = ending.due.max(now + spent * LOOK_SHARE);
+        }
+        sought.append(&mut self.endings.sought);
+        self.endings.sought = sought;
+        self.settle();
+    }
+
+    fn look_at_running(&mut self, ending: &mut Ending, shared: &mut Shared, now: Time) -> Found {
+        ending.due = now + LOOK_EVERY;
+        let members = procfs::group(ending.pid);
+        let seen = shared.to(&ending.ports, self.names());
+        let seen = match seen.and_then(|seen| ending.own_among(seen, &members)) {
+            Ok(seen) => seen,
+            Err(error) => return Found::Unknown(error),
+        };
+        self.tell_half_blind(&seen);
+        let quiet = match ending.watch.judge(now, &seen) {
+            // What keeps it are not its connections.
+            _ if seen.is_empty() && ending.why == QuietEnd::Straggler => false,
+            Stillness::None => false,
+            Stillness::Brief => !standstill::is_at_work(&members),
+            Stillness::Long => true,
+        };
+        if quiet && !self.is_needed(ending) {
+            ending.freeze(now, false);
+        } else if self.may_hold(ending, now) && !standstill::is_at_work(&members) {
+            ending.freeze(now, true);
+        }
+        Found::Busy
+    }
+
+    fn look_at_frozen(&mut self, ending: &mut Ending, frozen: Frozen, now: Time) -> Found {
+        let members = procfs::group(ending.pid);
+        if now >= frozen.until || (!frozen.held && standstill::stand_still(&members)) {
+            let seen = if frozen.held || !standstill::stand_still(&members) {
+                None
+            } else {
+                // Afresh: what was accepted just as somebody looked was nobody's yet.
+                ending.others.clear();
+                let seen = Shared::default().to(&ending.ports, self.names());
+                match seen.and_then(|seen| ending.own_among(seen, &members)) {
+                    Ok(seen) => Some(seen),
+                    Err(error) => return Found::Unknown(error),
+                }
+            };
+            let quiet = seen.is_some_and(|seen| match ending.watch.judge(now, &seen) {
+                Stillness::None => false,
+                Stillness::Brief => standstill::were_waiting(&members),
+                Stillness::Long => true,
+            });
+            if quiet && !self.is_needed(ending) {
+                return Found::Quiet;
+            }
+            ending.thaw(self.clock.now(), &self.stats);
+        } else {
+            ending.due = if frozen.held { frozen.until } else { now + FREEZE_STEP };
+        }
+        Found::Busy
+    }
+
+    fn names(&self) -> BTreeSet<connections::UnixName> {
+        self.launcher.sockets.names().collect()
+    }
+
+    /// Somebody waits, and nobody else is there to be waited for.
+    fn is_needed(&self, ending: &Ending) -> bool {
+        let sockets = &self.launcher.sockets;
+        sockets.are_shared() && !self.others_accept(ending) && sockets.waiting_for(ending.worker) > 0
+    }
+
+    /// Others serve, and go on doing so.
+    fn others_accept(&self, ending: &Ending) -> bool {
+        self.workers.iter().any(|(id, known)| *id != ending.worker && known.ready && !known.told)
+    }
+
+    fn may_hold(&self, ending: &Ending, now: Time) -> bool {
+        ending.why == QuietEnd::NoHandler
+            && now.since(ending.began) >= HOLD_AFTER
+            && self.launcher.sockets.are_shared()
+            && self.others_accept(ending)
+    }
+
+    fn end(&mut self, ending: &mut Ending, now: Time) {
+        if ending.signal_by.is_some() {
+            // Before it goes on: whatever it does next, it does first.
+            self.let_go(ending);
+            ending.thaw(now, &self.stats);
+            return;
+        }
+        if let Some(frozen) = ending.frozen {
+            count(now.since(frozen.since), &self.stats);
+        }
+        if let Err(error) = kill::send(ending.pid, Signal::KILL, Scope::Group, None) {
+            tracing::warn!(pid = %ending.pid, %error, "quiet worker not killed");
+            standstill::thaw(ending.pid);
+            return;
+        }
+        if let Some(known) = self.workers.get_mut(&ending.worker) {
+            known.killed = true;
+            known.ended_for = Some(ending.signal);
+        }
+        self.events.push_back(Event::EndedQuietly { worker: ending.worker, why: ending.why });
+    }
+
+    /// There is no telling: it gets its signal as it is, where it has not had it.
+    fn let_go(&mut self, ending: &Ending) {
+        if ending.why == QuietEnd::NoHandler {
+            let scope = self.core.config().signal_scope;
+            self.kill(ending.pid, ending.signal, scope, None);
+        }
+    }
+}
+
+/// What the connections of several workers are found among.
+#[derive(Default)]
+struct Shared {
+    lists: BTreeMap<BTreeSet<u16>, Vec<Connection>>,
+    unix: Option<Vec<Connection>>,
+}
+
+impl Shared {
+    /// What is open to these ports and names.
+    fn to(
+        &mut self,
+        ports: &BTreeSet<u16>,
+        names: BTreeSet<connections::UnixName>,
+    ) -> io::Result<Vec<Connection>> {
+        if !self.lists.contains_key(ports) {
+            self.lists.insert(ports.clone(), connections::to_ports(ports)?);
+        }
+        if self.unix.is_none() {
+            self.unix = Some(connections::to_names(&names)?);
+        }
+        Ok(self.lists.get(ports).into_iter().chain(&self.unix).flatten().copied().collect())
+    }
+}

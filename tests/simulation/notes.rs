@@ -1,0 +1,126 @@
+//! The actions, entered into the books.
+
+use drainit::core::event::{Action, Command};
+use drainit::core::signal::Signal;
+use drainit::core::time::Time;
+use drainit::core::types::{Pid, Scope, SlotIndex, WorkerId};
+
+use super::books::Books;
+use super::records::{Purpose, Record, Sent, SentMessage};
+
+impl Books {
+    pub(crate) fn note(&mut self, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Spawn { worker, slot, .. } => self.note_spawn(*worker, *slot),
+                Action::Kill { pid, signal, scope, value } => {
+                    let forwarded = self.this_step.sent.len() < self.this_step.forwards.len();
+                    let purpose = if forwarded { Purpose::Forward } else { Purpose::Kill };
+                    self.note_signal(*pid, *signal, *scope, *value, purpose);
+                }
+                Action::Stop { pid, signal, scope, .. } => {
+                    self.note_signal(*pid, *signal, *scope, None, Purpose::Stop);
+                }
+                Action::End { worker, until } => self.note_end(*worker, *until),
+                Action::Sweep { signal } => {
+                    self.this_step.sweeps.push(*signal);
+                    self.kill_swept |= *signal == Signal::KILL;
+                }
+                Action::Reply { request, .. } => match self.requests.remove(request) {
+                    Some(Command::PreStop) => self.hook_over = Some(self.now),
+                    Some(Command::Scale(_) | Command::Roll(_) | Command::Abort) => {}
+                    None => self.this_step.odd_replies.push(*request),
+                },
+                Action::Message { pid } => self.note_message(*pid),
+                Action::Retire { .. } | Action::Weigh | Action::Tell(_) => {}
+                Action::Exit(status) => self.exit = Some(status.clone()),
+            }
+        }
+    }
+
+    fn note_spawn(&mut self, id: WorkerId, index: SlotIndex) {
+        let slot = self.slots.get_mut(index as usize);
+        let vacancy = slot.filter(|slot| slot.successor.is_none()).and_then(|slot| {
+            match slot.occupant {
+                None => slot.occupant = Some(id),
+                Some(_) => slot.successor = Some(id),
+            }
+            slot.vacancy.take()
+        });
+        match vacancy {
+            Some(vacancy) if id > self.last_worker => {
+                // At the maximum the doubling does not show.
+                if !vacancy.ceiling.is_zero() && vacancy.ceiling < self.config.backoff.max {
+                    let waited = self.now.since(vacancy.since).as_secs_f64();
+                    self.jitter.push(waited / vacancy.ceiling.as_secs_f64());
+                }
+            }
+            Some(_) | None => self.this_step.odd_spawns.push((id, index)),
+        }
+        self.last_worker = id;
+        let record = Record {
+            slot: index,
+            pid: None,
+            ready_at: None,
+            failed: false,
+            hung: false,
+            reloading: false,
+            stopping: None,
+            leaving: false,
+            watchdog: self.config.watchdog,
+            watchdog_due: None,
+            told: None,
+            retires_by: None,
+            stop_signals: 0,
+            signalled: None,
+            ended: false,
+            message: None,
+            killed: false,
+            ready_by: None,
+            overdue: false,
+        };
+        self.workers.insert(id, record);
+    }
+
+    fn note_message(&mut self, pid: Pid) {
+        let wait = self.config.stop_message.and_then(|message| message.wait);
+        let record = self.living(pid).and_then(|id| self.workers.get(&id));
+        let record =
+            record.filter(|record| record.message.is_none() && record.stop_signals == 0 && !record.killed);
+        let due = record.and_then(|record| record.told).map(|deadline| {
+            let latest = self.latest_signal(deadline);
+            SentMessage { signal_due: wait.map_or(latest, |wait| latest.min(self.now + wait)), deadline }
+        });
+        match due.zip(self.living(pid)) {
+            Some((sent, id)) => _ = self.workers.get_mut(&id).map(|record| record.message = Some(sent)),
+            None => self.this_step.odd_messages.push(pid),
+        }
+    }
+
+    fn note_signal(&mut self, pid: Pid, signal: Signal, scope: Scope, value: Option<u64>, purpose: Purpose) {
+        let worker = self.living(pid);
+        if let Some(record) = worker.and_then(|id| self.workers.get_mut(&id)) {
+            record.stop_signals += u32::from(purpose == Purpose::Stop);
+            record.signalled = record.signalled.or(Some(self.now).filter(|_| purpose == Purpose::Stop));
+            if purpose == Purpose::Stop && record.retires_by.is_some() {
+                self.this_step.told_too_early.extend(worker);
+            }
+            if purpose == Purpose::Stop && record.killed {
+                self.this_step.odd_stops.push(pid);
+            }
+            record.killed |= purpose == Purpose::Kill;
+        }
+        self.this_step.sent.push(Sent { pid, worker, signal, scope, value, purpose });
+    }
+
+    fn note_end(&mut self, id: WorkerId, until: Time) {
+        let Some(record) = self.workers.get_mut(&id) else {
+            return self.this_step.odd_ends.push(id);
+        };
+        let again = std::mem::replace(&mut record.ended, true);
+        let early = record.end_due().is_none_or(|due| due > self.now);
+        if again || early || record.killed || record.told != Some(until) {
+            self.this_step.odd_ends.push(id);
+        }
+    }
+}
