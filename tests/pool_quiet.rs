@@ -129,7 +129,26 @@ fn node_whose_own_handler_would_end_it_loses_no_request_either() {
     let port = pool.port().number.to_string();
     let pool = pool.command(["node".into(), server("plain.js"), port.into()]).start();
     scale_under_load(&pool);
+    assert_eq!(pool.counter("ended_without_handler"), 4, "its own handler is known for what it is");
     nobody_is_left_frozen(&pool);
+}
+
+/// Of Node too, whose own handler looks the same from outside: never quiet, it is told all the same.
+#[test]
+fn node_with_a_handler_is_told_at_once() {
+    leave_network();
+    let pool = pool().options(["--workers", "2", "--drain-timeout", "60s"]);
+    let port = pool.port().number.to_string();
+    let pool = pool.command(["node".into(), server("straggler.js"), port.into()]).start();
+    pool.wait_ready(2);
+    let clients: Vec<_> = (0..8).map(|_| send(pool.address(), "/slow")).collect();
+    wait_for_request(&pool, "/slow", 8);
+    let ((), took) = common::timed(|| {
+        scale(&pool, "1");
+        pool.expect("told");
+    });
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    drop(clients);
 }
 
 fn lose_nothing_while_scaling(pool: PoolLaunch) {

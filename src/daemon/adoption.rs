@@ -28,6 +28,10 @@ pub(super) enum Told {
     Adopted,
     /// It listens on one.
     Listening,
+    /// It does something about the stop signal from now on; once only, where the handler goes with its first use.
+    Handles {
+        once: bool,
+    },
 }
 
 impl Adoption {
@@ -48,6 +52,7 @@ impl Adoption {
                 self.remember_v6_only(call, fd, value);
                 (Verdict::Continue, Told::Nothing)
             }
+            Call::Handle { flags } => (Verdict::Continue, handles(notifier, call, flags)),
             Call::Other => (Verdict::Continue, Told::Nothing),
         };
         notifier.answer(call, verdict);
@@ -116,6 +121,14 @@ impl Adoption {
             }
             self.v6_only.insert(inode, value != 0);
         }
+    }
+}
+
+fn handles(notifier: &Notifier, call: &Notification, flags: u64) -> Told {
+    let seen = look_at(call.thread, || foreign::read_int(call.thread, flags));
+    match seen.filter(|_| notifier.is_valid(call)) {
+        Some(flags) => Told::Handles { once: flags & nix::libc::SA_RESETHAND != 0 },
+        None => Told::Nothing,
     }
 }
 

@@ -10,9 +10,10 @@ use super::releases::{Content, Releases};
 use super::sockets::Sockets;
 use crate::config::Config;
 use crate::config::restart::Restart;
-use crate::config::values::AdoptBind;
+use crate::config::values::{AdoptBind, NodeIpc};
 use crate::core::config::Kind;
 use crate::core::event::SpawnFailure;
+use crate::core::signal::Signal;
 use crate::core::types::{Edition, Pid, Release, SlotIndex, Target};
 use crate::sys::signals::Inherited;
 use crate::sys::spawn::{Adopt, Launch, Started, spawn};
@@ -30,6 +31,8 @@ pub(super) struct Launcher {
     directory: Option<CString>,
     terminal: Option<Terminal>,
     adopt: Adopt,
+    /// The signal that asks Node to finish: what it does with it, /proc does not tell.
+    handled: Option<Signal>,
     standing: Standing,
     /// How often a worker has to be heard of.
     watchdog: Option<Duration>,
@@ -66,6 +69,7 @@ impl Launcher {
                 AdoptBind::Auto => Adopt::Try,
                 AdoptBind::On => Adopt::Must,
             },
+            handled: (config.node_ipc != NodeIpc::Off).then_some(config.core.stop_signal),
             standing,
             watchdog: config.core.watchdog,
         }
@@ -146,6 +150,7 @@ impl Launcher {
             inherited: self.inherited,
             standing: &self.standing,
             adopt: self.adopt,
+            handled: self.handled,
         })
     }
 
@@ -176,6 +181,7 @@ impl Launcher {
             inherited: self.inherited,
             standing: &self.standing,
             adopt: Adopt::No,
+            handled: None,
         })
         .map(|started| started.pid)
     }

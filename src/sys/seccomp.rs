@@ -8,6 +8,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::check;
+use crate::core::signal::Signal;
 use crate::core::types::Pid;
 
 #[cfg(target_arch = "x86_64")]
@@ -25,12 +26,16 @@ const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 /// Where struct seccomp_data has what the filter looks at.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
+const SIGNAL: u32 = 16;
 const LEVEL: u32 = 16 + 8;
 const OPTION: u32 = 16 + 16;
 
+/// sa_flags of the kernel's struct sigaction, behind the handler.
+const SA_FLAGS: u64 = 8;
+
 /// Every other system call takes the kernel's bitmap of what the filter always allows: arguments are looked at for
-/// setsockopt alone.
-pub(super) fn filter() -> Vec<libc::sock_filter> {
+/// setsockopt alone, and where the handler of a signal is of interest, for sigaction(2).
+pub(super) fn filter(handled: Option<Signal>) -> Vec<libc::sock_filter> {
     let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
     let ret = |value| statement(libc::BPF_RET | libc::BPF_K, value);
     let mut program =
@@ -40,6 +45,15 @@ pub(super) fn filter() -> Vec<libc::sock_filter> {
         jump(libc::BPF_JGE, X32, 0, 1),
         ret(libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned()),
     ]);
+    if let Some(signal) = handled {
+        program.extend([
+            jump_if_equal(libc::SYS_rt_sigaction as u32, 0, 4),
+            load(SIGNAL),
+            jump_if_equal(signal.number().cast_unsigned(), 0, 1),
+            ret(libc::SECCOMP_RET_USER_NOTIF),
+            ret(libc::SECCOMP_RET_ALLOW),
+        ]);
+    }
     program.extend([
         jump_if_equal(libc::SYS_bind as u32, 6, 0),
         jump_if_equal(libc::SYS_listen as u32, 5, 0),
@@ -104,7 +118,7 @@ pub(super) fn install(program: &libc::sock_fprog) -> Result<RawFd, i32> {
 #[derive(Debug)]
 pub struct Notifier(OwnedFd);
 
-/// A thread that waits in one of the three calls.
+/// A thread that waits in one of these calls.
 #[derive(Clone, Copy, Debug)]
 pub struct Notification {
     id: u64,
@@ -127,6 +141,10 @@ pub enum Call {
     V6Only {
         fd: i32,
         value: u64,
+    },
+    /// sigaction(2) of the signal that is of interest: the address of its new flags.
+    Handle {
+        flags: u64,
     },
     Other,
 }
@@ -178,6 +196,8 @@ impl Notifier {
             libc::SYS_bind => Call::Bind { fd, address: second, length: third & u64::from(u32::MAX) },
             libc::SYS_listen => Call::Listen { fd },
             libc::SYS_setsockopt => Call::V6Only { fd, value: fourth },
+            // Without a new action it only asks.
+            libc::SYS_rt_sigaction if second != 0 => Call::Handle { flags: second + SA_FLAGS },
             _ => Call::Other,
         };
         Ok(Some(Notification { id: notification.id, thread: Pid(notification.pid.cast_signed()), call }))
@@ -300,7 +320,11 @@ mod tests {
 
     /// Run the filter by hand, as the kernel would.
     fn run(arch: u32, number: u32, level: u32, option: u32) -> u32 {
-        let program = filter();
+        run_with(arch, number, 0, level, option)
+    }
+
+    fn run_with(arch: u32, number: u32, signal: u32, level: u32, option: u32) -> u32 {
+        let program = filter(Some(Signal::TERM));
         let (mut at, mut loaded) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = program[at];
@@ -312,6 +336,7 @@ mod tests {
                         NUMBER => number,
                         LEVEL => level,
                         OPTION => option,
+                        SIGNAL => signal,
                         _ => unreachable!(),
                     };
                 }
@@ -328,7 +353,7 @@ mod tests {
     use libc::sock_filter;
 
     #[test]
-    fn three_calls_ask_and_the_others_pass() {
+    fn few_calls_ask_and_the_others_pass() {
         let ask = libc::SECCOMP_RET_USER_NOTIF;
         let pass = libc::SECCOMP_RET_ALLOW;
         assert_eq!(run(ARCH, libc::SYS_bind as u32, 0, 0), ask);
@@ -340,6 +365,13 @@ mod tests {
             assert_eq!(run(ARCH, number, 0, 0), pass, "{number}");
         }
         assert_eq!(run(0x4000_0003, libc::SYS_bind as u32, 0, 0), pass, "another architecture");
+        let sigaction = |signal| run_with(ARCH, libc::SYS_rt_sigaction as u32, signal, 0, 0);
+        assert_eq!((sigaction(15), sigaction(2)), (ask, pass));
+    }
+
+    #[test]
+    fn without_interest_in_a_signal_its_handlers_pass() {
+        assert_eq!(filter(Some(Signal::TERM)).len(), filter(None).len() + 5);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::seccomp::{self, Handover, Notifier};
 use super::signals::{Inherited, TERMINAL_STOPS, discard, set_mask};
 use super::standing::{self, Refused, Standing};
 use crate::core::event::SpawnFailure;
+use crate::core::signal::Signal;
 use crate::core::types::Pid;
 
 /// The child needs little: its frames and those of the system call wrappers.
@@ -44,6 +45,8 @@ pub struct Launch<'a> {
     pub standing: &'a Standing,
     /// Be asked about its bind(2) and listen(2).
     pub adopt: Adopt,
+    /// And about its handlers of this signal.
+    pub handled: Option<Signal>,
 }
 
 /// Whether a worker's sockets are adopted.
@@ -216,7 +219,7 @@ impl<'a> Plan<'a> {
             files: files_to_try(launch.argv.first().map_or(c"", CString::as_c_str), launch.env),
             descriptors: launch.descriptors.to_vec(),
             pid_entries,
-            adoption: handover.map(|handover| (seccomp::filter(), handover.childs.as_raw_fd())),
+            adoption: handover.map(|handover| (seccomp::filter(launch.handled), handover.childs.as_raw_fd())),
             seccomp_errno: AtomicI32::new(0),
             errno: AtomicI32::new(0),
             failed_step: AtomicI32::new(0),

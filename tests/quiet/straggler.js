@@ -3,7 +3,7 @@ const http = require('http');
 const net = require('net');
 const server = http.createServer((request, response) => {
   console.log('got ' + request.url);
-  setTimeout(() => response.end('hello\n'), 20);
+  setTimeout(() => response.end('hello\n'), request.url === '/slow' ? 30000 : 20);
 });
 server.keepAliveTimeout = 60000;
 process.on('SIGTERM', () => {

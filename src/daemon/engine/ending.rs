@@ -175,9 +175,11 @@ impl Engine {
         scope: Scope,
         quiet_until: Option<Time>,
     ) {
-        if let Some(known) = self.workers.get_mut(&worker) {
+        let known = self.workers.get_mut(&worker);
+        let handles_once = known.and_then(|known| {
             known.told = true;
-        }
+            known.handles_once
+        });
         if quiet_until.is_some() && self.launcher.sockets.is_empty() {
             let ports = connections::inodes_of(&procfs::group(pid))
                 .and_then(|inodes| connections::listening_ports(&inodes));
@@ -189,10 +191,12 @@ impl Engine {
         let wait = |until: Time| (now + SIGNAL_WAIT.min(until.since(now) / 4)).min(until);
         let held_back = match (quiet_until, handling) {
             (Some(until), Some(Handling::Default)) => Some((until, None)),
-            // Node has a handler of its own, which ends it, until the server sets another.
-            (Some(until), Some(Handling::Caught)) if standstill::is_node(pid) => {
-                Some((wait(until), Some(wait(until))))
-            }
+            // Node has a handler of its own, which ends it and is set for one time, until the server sets another.
+            (Some(until), Some(Handling::Caught)) if standstill::is_node(pid) => match handles_once {
+                Some(true) => Some((until, None)),
+                Some(false) => None,
+                None => Some((wait(until), Some(wait(until)))),
+            },
             _ => None,
         };
         if let Some((until, signal_by)) = held_back

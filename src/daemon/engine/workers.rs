@@ -33,6 +33,8 @@ pub(super) struct Worker {
     pub(super) told: bool,
     /// Killed in a quiet moment in place of this signal, which is what it is taken to have died of.
     pub(super) ended_for: Option<Signal>,
+    /// Whether its handler of the stop signal goes with its first use, where that is known.
+    pub(super) handles_once: Option<bool>,
     /// How it got its sockets.
     pub(super) socket: &'static str,
 }
@@ -45,8 +47,8 @@ impl Worker {
         version: Option<String>,
         socket: &'static str,
     ) -> Self {
-        let (ready, killed, told, ended_for) = (false, false, false, None);
-        Self { pid, slot, release, version, ready, killed, told, ended_for, socket }
+        let (ready, killed, told, ended_for, handles_once) = (false, false, false, None, None);
+        Self { pid, slot, release, version, ready, killed, told, ended_for, handles_once, socket }
     }
 }
 
@@ -128,6 +130,12 @@ impl Engine {
             let told = self.adoption.answer(notifier, &call, part, sockets.listeners_mut());
             if told == Told::Nothing {
                 continue;
+            }
+            // What it forks sets handlers of its own; Node sets those of the process from the main thread.
+            if let Told::Handles { once } = told
+                && let Some(known) = self.workers.get_mut(&worker).filter(|known| known.pid == call.thread)
+            {
+                known.handles_once = Some(once);
             }
             // Many servers listen on what they have inherited too.
             if told == Told::Adopted
