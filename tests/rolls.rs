@@ -402,3 +402,35 @@ fn a_crash_in_the_middle_of_a_roll_is_healed_and_the_roll_ends() {
     pool.wait_ready(3);
     assert_eq!(pool.status()["generation"], 2);
 }
+
+/// Whoever does not finish keeps its place in the surge, and the others do not wait for it where there is another.
+#[test]
+fn stragglers_are_bounded_by_the_surge_and_written_down() {
+    let stubborn = ["catch=TERM", "poll=3"];
+    let options = ["--workers", "3", "--max-surge", "2", "--drain-timeout", "1s"];
+    let pool = pool().options(options).worker(stubborn).start();
+    pool.wait_ready(3);
+    let mut caller = waiting(&pool, &[]);
+    let mut most = 0;
+    until("it is over", || {
+        most = most.max(pool.status()["workers"].as_array().map_or(0, Vec::len));
+        caller.try_wait().expect("wait")
+    });
+    assert_eq!(most, 5, "three, and a surge of two");
+    let last = last_roll(&pool);
+    assert_eq!((&last["outcome"], &last["least_ready"]), (&"rolled".into(), &3.into()));
+    until("all are gone and counted", || (last_roll(&pool)["stragglers"] == 3).then_some(()));
+    pool.wait_ready(3);
+}
+
+#[test]
+fn a_roll_that_waits_for_the_drain_has_one_batch_after_the_other() {
+    let stubborn = ["catch=TERM", "poll=3"];
+    let options =
+        ["--workers", "2", "--max-surge", "2", "--roll-waits-for-drain", "--drain-timeout", "500ms"];
+    let pool = pool().options(options).worker(stubborn).start();
+    pool.wait_ready(2);
+    let (_, took) = common::timed(|| roll(&pool, &[]));
+    assert!(took >= Duration::from_millis(500), "{took:?}");
+    assert_eq!(pool.status()["workers"].as_array().map(Vec::len), Some(2), "the old ones are gone");
+}

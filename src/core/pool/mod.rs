@@ -408,8 +408,11 @@ impl Pool {
     }
 
     pub(super) fn on_ended_quietly(&mut self, id: WorkerId, why: QuietEnd, ctx: &mut Context) {
-        if let Some(worker) = self.workers.get(&id) {
-            worker.on_ended_quietly(why, ctx);
+        let Some(worker) = self.workers.get(&id) else { return };
+        worker.on_ended_quietly(why, ctx);
+        match why {
+            QuietEnd::Straggler => self.stragglers.extend(worker.replaced_by),
+            QuietEnd::NoHandler => {}
         }
     }
 
