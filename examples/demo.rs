@@ -1,4 +1,5 @@
-//! `make demo`: a pool of four, load on it, a worker killed, the pool resized, a drain; every request counted.
+//! `make demo`: a pool of four, load on it, a worker killed, the pool resized, rolled, rolled back, and drained; every
+//! request counted.
 //!
 //! Takes the path of the drainit to show as its argument. Exit code 0 only if nothing failed.
 #![allow(clippy::disallowed_methods, reason = "a program of its own, outside the architecture of drainit")]
@@ -85,6 +86,15 @@ impl Demo {
             self.watch(&load, Duration::from_millis(1000), &format!("drainit scale {workers}"))?;
         }
 
+        let version = ["restart", "--wait", "--version", "v2"];
+        let rolled = self.ask(&version)?;
+        self.watch(&load, Duration::from_millis(500), "drainit restart --wait --version v2")?;
+        println!("{}", self.timeline()?);
+        let undone = self.ask(&["restart", "--wait", "--version", "v3", "--", "false"])?;
+        let what = format!("drainit restart --wait -- false: exit code {}", shown(undone));
+        self.watch(&load, Duration::from_millis(500), &what)?;
+        let generation = self.status()?["generation"].as_u64();
+
         kill(i64::from(self.drainit.id()), Signal::SIGTERM)?;
         let stopped_at = Instant::now();
         self.least_ready = self.least_ready.min(self.status()?["ready_workers"].as_u64().unwrap_or(0));
@@ -104,11 +114,19 @@ impl Demo {
             shown(code),
             took.as_secs_f64()
         );
-        Ok(self.judge(&report, killed_at, code, took))
+        let rolls = (rolled, undone, generation);
+        Ok(self.judge(&report, killed_at, rolls, code, took))
     }
 
     /// What a sceptic wants to know.
-    fn judge(&self, report: &Report, killed_at: Instant, code: Option<i32>, took: Duration) -> bool {
+    fn judge(
+        &self,
+        report: &Report,
+        killed_at: Instant,
+        rolls: (Option<i32>, Option<i32>, Option<u64>),
+        code: Option<i32>,
+        took: Duration,
+    ) -> bool {
         let in_flight = |failure: &&load::Failure| {
             matches!(failure.kind, Kind::Cut | Kind::Reset)
                 && failure.at >= killed_at
@@ -127,6 +145,10 @@ impl Demo {
             (
                 self.least_ready >= 1,
                 format!("never fewer than {} workers ready while serving", self.least_ready),
+            ),
+            (
+                rolls == (Some(0), Some(1), Some(2)),
+                "rolled to generation 2, and back to it when generation 3 failed".to_owned(),
             ),
             (
                 code == Some(0),
@@ -188,10 +210,29 @@ impl Demo {
         serde_json::from_str(body).map_err(text)
     }
 
-    fn scale(&self, workers: &str) -> Result<(), String> {
+    /// A subcommand, and its exit code.
+    fn ask(&self, words: &[&str]) -> Result<Option<i32>, String> {
+        let mut command = self.subcommand(words)?;
+        command.stderr(Stdio::null()).status().map(|status| status.code()).map_err(text)
+    }
+
+    /// The last roll as `drainit status` draws it.
+    fn timeline(&self) -> Result<String, String> {
+        let output = self.subcommand(&["status"])?.stdout(Stdio::piped()).output().map_err(text)?;
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines: Vec<_> = shown.lines().skip_while(|line| !line.starts_with("rolls:")).skip(2).collect();
+        Ok(lines.join("\n"))
+    }
+
+    fn subcommand(&self, words: &[&str]) -> Result<Command, String> {
         let drainit = std::env::args().nth(1).ok_or("takes the path of drainit")?;
         let mut command = Command::new(drainit);
-        run(command.args(["scale", workers]).env("DRAINIT_CONTROL", &self.control).stdout(Stdio::null()))
+        command.args(words).env("DRAINIT_CONTROL", &self.control).stdout(Stdio::null());
+        Ok(command)
+    }
+
+    fn scale(&self, workers: &str) -> Result<(), String> {
+        run(&mut self.subcommand(&["scale", workers])?)
     }
 }
 

@@ -57,6 +57,14 @@
 //! has a queue of its own, the core says who serves, `daemon::sockets` which part of a socket that is, and a program in the
 //! kernel sends new connections there ([`sys::steering`]).
 //!
+//! # Rolls
+//!
+//! A generation is a command, an environment and a version. Those are the daemon's (`daemon::releases`); the core knows a
+//! release by its number and decides who is spawned when. A slot has an occupant and, while it changes hands, a successor;
+//! one machine (`core::roll`) surveys the slots after every event and gives out turns within the bounds, forward or,
+//! after a failure, back. Recycling turns one slot of the same generation. What a roll did is kept as it happens
+//! ([`core::history`], [`core::timeline`]).
+//!
 //! # What workers say
 //!
 //! Each has a socket of its own for sd_notify(3). A task waits for words, the loop reads them ([`sys::notify`]), and the
