@@ -11,6 +11,14 @@ use crate::sys::listen::Listener;
 /// Shown with every worker in every status: enough for any version, and no more.
 const VERSION_MAX: usize = 128;
 
+/// Where a version comes from that nobody has given.
+const VERSIONS: [&str; 2] = ["DRAINIT_VERSION", "APP_VERSION"];
+
+fn version_in(environment: &Environment) -> Option<String> {
+    let version = VERSIONS.into_iter().find_map(|name| environment.get(name))?;
+    Some(String::from_utf8_lossy(version).chars().take(VERSION_MAX).collect())
+}
+
 /// What workers are started from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Content {
@@ -22,9 +30,7 @@ pub(super) struct Content {
 impl Content {
     /// The version comes from the environment, if from anywhere.
     pub(super) fn new(command: Vec<OsString>, environment: Environment) -> Self {
-        let version = ["DRAINIT_VERSION", "APP_VERSION"].into_iter().find_map(|name| environment.get(name));
-        let version =
-            version.map(|version| String::from_utf8_lossy(version).chars().take(VERSION_MAX).collect());
+        let version = version_in(&environment);
         Self { command, environment, version }
     }
 
@@ -42,13 +48,16 @@ impl Content {
         }
         order.unset.iter().for_each(|name| self.environment.remove(name));
         order.env.iter().for_each(|(name, value)| self.environment.set(name, value));
+        if VERSIONS.iter().any(|name| order.env.contains_key(*name)) {
+            self.version = version_in(&self.environment);
+        }
         if let Some(version) = &order.version {
             let length = version.chars().count();
             if !(1..=VERSION_MAX).contains(&length) || version.chars().any(char::is_control) {
                 return Err(format!("a version takes 1 to {VERSION_MAX} characters that can be shown"));
             }
             self.version = Some(version.clone());
-            self.environment.set("APP_VERSION", version);
+            VERSIONS.iter().for_each(|name| self.environment.set(name, version));
         }
         if let Some(command) = &order.command {
             if command.first().is_none_or(String::is_empty) {

@@ -9,7 +9,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
 };
 
-use super::http::{self, Answer};
+use crate::common::http::{self, Answer};
 
 /// Connect from `source`; its port 0 is any.
 pub(crate) fn connect_from(source: SocketAddr, target: SocketAddr) -> io::Result<TcpStream> {
