@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use tracing::level_filters::LevelFilter;
 
-use super::parse::{self, CrashLimit};
+use super::parse::{self, CrashLimit, SizeLimit};
 use crate::config::user::User;
 use crate::config::values::{
     self, AdoptBind, Check, Listen, LogFormat, NodeIpc, ReadyWhen, SignalRule, Sockets, StopMessage, Timeout,
@@ -76,6 +76,9 @@ pub struct PoolArgs {
     /// More crashes than this with no worker ready end drainit with exit code 75; or off
     #[arg(long, env = "DRAINIT_MAX_CRASHES", value_name = "N/WINDOW", default_value = "5/60s", value_parser = parse::max_crashes)]
     pub max_crashes: CrashLimit,
+    /// A worker that uses more memory than this (512Mi, 1Gi, …), its whole process group counted, is replaced, its replacement first, one at a time; or off
+    #[arg(long, env = "DRAINIT_MAX_RSS", value_name = "SIZE", default_value = "off", value_parser = parse::max_rss)]
+    pub max_rss: SizeLimit,
     /// A worker that has been ready for so long is replaced, its replacement first, one at a time; or off
     #[arg(long, env = "DRAINIT_MAX_LIFETIME", value_name = "DUR", default_value = "off")]
     pub max_lifetime: Timeout,

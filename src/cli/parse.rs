@@ -4,7 +4,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::endpoint::Endpoint;
 use crate::config::values::{AdoptBind, NodeIpc, Sockets};
-use crate::config::{Admin, Control, values};
+use crate::config::{Admin, Control, size, values};
 use crate::core::config::{MaxCrashes, ReadinessOnDrain, Restart};
 use crate::core::types::Scope;
 
@@ -14,6 +14,14 @@ pub struct CrashLimit(pub Option<MaxCrashes>);
 
 pub(super) fn max_crashes(text: &str) -> Result<CrashLimit, String> {
     values::parse_max_crashes(text).map(CrashLimit)
+}
+
+/// `--max-rss`, likewise.
+#[derive(Clone, Copy, Debug)]
+pub struct SizeLimit(pub Option<u64>);
+
+pub(super) fn max_rss(text: &str) -> Result<SizeLimit, String> {
+    if text == "off" { Ok(SizeLimit(None)) } else { size::parse(text).map(|size| SizeLimit(Some(size))) }
 }
 
 pub(super) fn adopt_bind(text: &str) -> Result<AdoptBind, String> {

@@ -92,7 +92,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
             window: args.roll.breaker_window,
             reset: args.roll.breaker_reset,
         },
-        max_lifetime: args.pool.max_lifetime.0,
+        max_lifetime: args.pool.max_lifetime.0.filter(|_| kind == Kind::Pool),
         ready_timeout,
         min_ready: args.readiness.min_ready,
         watchdog: args.readiness.watchdog.0,
@@ -139,7 +139,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
                 .to_owned(),
         );
     }
-    if core.max_lifetime.is_some_and(|lifetime| lifetime.is_zero()) {
+    if args.pool.max_lifetime.0.is_some_and(|lifetime| lifetime.is_zero()) {
         return Err("--max-lifetime 0 replaces every worker at once; takes a longer time or off".to_owned());
     }
     let mut warnings = warnings(&core);
@@ -149,6 +149,12 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         (Some(_), Some(_)) | (None, None) => None,
     };
     warnings.extend(half.map(str::to_owned));
+    let max_rss = args.pool.max_rss.0.filter(|_| kind == Kind::Pool);
+    let idle = kind == Kind::Single && (args.pool.max_rss.0.is_some() || args.pool.max_lifetime.0.is_some());
+    warnings.extend(idle.then(|| {
+        "--max-rss and --max-lifetime replace nobody: one worker without --listen has no replacement"
+            .to_owned()
+    }));
     warnings.extend(deaf.then(|| {
         "--stop-message reaches nobody: workers get an IPC channel in a pool whose COMMAND is Node, or with --node-ipc on"
             .to_owned()
@@ -171,6 +177,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         listen: args.pool.listen,
         adopt_bind: args.pool.adopt_bind,
         sockets: args.pool.sockets,
+        max_rss,
         user: args.pool.user,
         ready_when,
         health,

@@ -4,6 +4,7 @@ pub mod address;
 pub mod duration;
 pub mod endpoint;
 pub mod restart;
+pub mod size;
 pub mod user;
 pub mod values;
 
@@ -23,6 +24,8 @@ pub struct Config {
     pub listen: Vec<values::Listen>,
     pub adopt_bind: values::AdoptBind,
     pub sockets: values::Sockets,
+    /// Bytes that a worker's process group may use before it is replaced.
+    pub max_rss: Option<u64>,
     /// Whom the workers run as; as drainit, where there is nobody.
     pub user: Option<user::User>,
     pub ready_when: values::ReadyWhen,

@@ -48,3 +48,4 @@ fn check(result: impl Into<i64>) -> io::Result<i64> {
         value => Ok(value),
     }
 }
+pub mod weight;

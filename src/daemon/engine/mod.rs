@@ -7,6 +7,7 @@ mod reaping;
 mod rolls;
 mod steering;
 mod watching;
+mod weighing;
 mod words;
 mod workers;
 
@@ -40,6 +41,7 @@ use crate::sys::{cgroup, kill, stderr};
 
 use ending::Endings;
 use steering::Retiring;
+use weighing::Scales;
 use words::Ear;
 pub(super) use words::Heard;
 use workers::Worker;
@@ -53,6 +55,7 @@ pub(super) struct Engine {
     core: Supervisor,
     clock: Clock,
     launcher: Launcher,
+    scales: Scales,
     ready_when: ReadyWhen,
     health: Option<Health>,
     scale_with_quota: bool,
@@ -120,6 +123,7 @@ impl Engine {
             clock,
             job_control: JobControl::new(core.config().kind, launcher.terminal()),
             launcher,
+            scales: Scales::new(config.max_rss),
             ready_when: config.ready_when,
             health: config.health,
             scale_with_quota: config.scale_with_quota,
@@ -215,6 +219,7 @@ impl Engine {
             members.iter().for_each(Member::kill);
         }
         self.look_at_retiring(now);
+        self.look_for_the_overweight(now);
         self.look_for_quiet(now);
         if let Some(signal) = self.sweeping.filter(|_| self.look_at.is_some_and(|at| at <= now)) {
             self.look_at = Some(now + LOOK_FOR_GUESTS);
@@ -235,6 +240,7 @@ impl Engine {
         checks
             .chain(self.remnants.iter().map(|(kill_at, _)| *kill_at))
             .chain(self.look_at)
+            .chain(self.scales.next_look())
             .chain(self.retiring.iter().map(Retiring::due))
             .chain(self.endings.next_look())
             .chain(self.core.poll_timeout())

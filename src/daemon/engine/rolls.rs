@@ -1,4 +1,4 @@
-//! Rolls as the daemon sees them: what is to be started, and whether there is memory for it.
+//! Rolls as the daemon sees them: what is to be started.
 
 use tokio::sync::oneshot;
 
@@ -32,10 +32,5 @@ impl Engine {
         let request = RequestId(self.last_request);
         self.replies.extend(reply.map(|reply| (request, reply)));
         self.feed(Event::Command { command, request });
-    }
-
-    /// How many more workers have room.
-    pub(super) fn weigh(&mut self) {
-        self.events.push_back(Event::Weighed { room: u32::MAX });
     }
 }
