@@ -23,7 +23,7 @@ macro_rules! on_each_server {
     };
 }
 
-const PLAIN: Row = Row {
+pub const PLAIN: Row = Row {
     name: "",
     needs: "",
     files: "",

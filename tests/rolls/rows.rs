@@ -1,0 +1,76 @@
+//! The servers that are rolled: as people write them, with pages that take their time.
+
+use crate::matrix::row::{Row, Socket};
+use crate::matrix::servers::PLAIN;
+
+/// It has no thought of its end, and dies of SIGTERM.
+pub fn node() -> Row {
+    Row {
+        name: "Node.js, unmodified",
+        needs: "/usr/bin/node",
+        files: "paths.js",
+        command: "/usr/bin/node {dir}/paths.js {port}",
+        ..PLAIN
+    }
+}
+
+pub fn node_closing() -> Row {
+    Row {
+        name: "Node.js, server.close() on SIGTERM",
+        needs: "/usr/bin/node",
+        files: "paths.js paths_closing.js",
+        command: "/usr/bin/node {dir}/paths_closing.js {port}",
+        ..PLAIN
+    }
+}
+
+pub fn gunicorn_sync() -> Row {
+    Row {
+        name: "gunicorn, sync",
+        needs: "/usr/bin/gunicorn",
+        files: "paths_wsgi.py",
+        command: "/usr/bin/gunicorn --chdir {dir} --worker-tmp-dir {tmp} paths_wsgi:app",
+        socket: Socket::Inherited,
+        ..PLAIN
+    }
+}
+
+pub fn gunicorn_gthread() -> Row {
+    Row {
+        name: "gunicorn, gthread",
+        command: "/usr/bin/gunicorn --chdir {dir} --worker-tmp-dir {tmp} --worker-class gthread --threads 64 paths_wsgi:app",
+        ..gunicorn_sync()
+    }
+}
+
+pub fn gunicorn_uvicorn() -> Row {
+    Row {
+        name: "gunicorn, uvicorn",
+        needs: "/usr/bin/gunicorn /usr/lib/python3/dist-packages/uvicorn",
+        files: "paths_asgi.py",
+        command: "/usr/bin/gunicorn --chdir {dir} --worker-tmp-dir {tmp} --worker-class uvicorn.workers.UvicornWorker \
+ paths_asgi:app",
+        socket: Socket::Inherited,
+        ..PLAIN
+    }
+}
+
+pub fn uvicorn() -> Row {
+    Row {
+        name: "uvicorn",
+        needs: "/usr/bin/uvicorn",
+        files: "paths_asgi.py",
+        command: "/usr/bin/uvicorn --app-dir {dir} --host 0.0.0.0 --port {port} --no-access-log paths_asgi:app",
+        ..PLAIN
+    }
+}
+
+pub fn websocket() -> Row {
+    Row {
+        name: "Node.js, ws",
+        needs: "/usr/bin/node /usr/share/nodejs/ws",
+        files: "chat.js",
+        command: "/usr/bin/env NODE_PATH=/usr/share/nodejs /usr/bin/node {dir}/chat.js {port}",
+        ..PLAIN
+    }
+}
