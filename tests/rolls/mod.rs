@@ -3,10 +3,11 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 pub mod rows;
+pub mod websocket;
 
 use std::ops::Deref;
 use std::process::Output;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -45,19 +46,23 @@ impl Trial {
     /// `None` where something is missing, which has been said.
     #[track_caller]
     pub fn start(row: &Row, options: &[&str]) -> Option<Self> {
+        Self::of(WORKERS, row, options)
+    }
+
+    #[track_caller]
+    pub fn of(workers: u64, row: &Row, options: &[&str]) -> Option<Self> {
         let stage = Stage::new(row)?;
         let launch = PoolLaunch::of(pid1());
         let port = launch.port().number;
         let setting = stage.setting(port);
         stage.furnish(row, &setting);
         let own = [
-            format!("--workers={WORKERS}"),
+            format!("--workers={workers}"),
             format!("--listen={port}"),
             format!("--stop-signal={}", row.stop),
-            "--log-format=json".into(),
         ];
         let pool = launch.options(own).options(options).command(setting.words(row.command)).start();
-        pool.wait_ready(WORKERS);
+        pool.wait_ready(workers);
         Some(Self { name: row.name, pool, _stage: stage })
     }
 
@@ -67,16 +72,15 @@ impl Trial {
         let load = Steady::start(self.address(), path, shape);
         wait_for_answers(&load);
         let began = Instant::now();
-        for number in 0..rolls {
-            let output = self.ask(&["restart", "--wait", "--timeout", PATIENCE]);
-            assert_eq!(code(&output), 0, "{}, roll {number}: {}\n{}", self.name, said(&output), *self.pool);
+        for _ in 0..rolls {
+            self.roll(&[]);
         }
         let took = began.elapsed();
         wait_for_answers(&load);
         let tally = load.stop().expect("the load");
         let each = took / rolls.max(1);
         eprintln!("{}, {rolls} rolls of {each:.2?}: {tally}", self.name);
-        let last = self.last_roll();
+        let last = last_roll(&self.pool);
         assert!(last["least_ready"].as_u64() >= Some(WORKERS), "{}: {last}", self.name);
         tally
     }
@@ -88,8 +92,11 @@ impl Trial {
         assert_eq!(tally.failures(), 0, "{}: {tally}\n{}", self.name, *self.pool);
     }
 
-    pub fn last_roll(&self) -> Value {
-        last_roll(&self.pool)
+    /// One roll, with more words.
+    #[track_caller]
+    pub fn roll(&self, words: &[&str]) {
+        let output = self.ask(&[&["restart", "--wait", "--timeout", PATIENCE], words].concat());
+        assert_eq!(code(&output), 0, "{}: {}\n{}", self.name, said(&output), *self.pool);
     }
 }
 
@@ -106,10 +113,4 @@ pub fn wait_for_answers(load: &Steady) {
 
 pub fn said(output: &Output) -> String {
     format!("{}{}", text(&output.stdout), text(&output.stderr))
-}
-
-/// How long a subcommand took, and how it ended.
-#[track_caller]
-pub fn timed_ask(pool: &Pool, words: &[&str]) -> (Output, Duration) {
-    crate::common::timed(|| pool.ask(words))
 }
