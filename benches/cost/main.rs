@@ -7,7 +7,7 @@
 //!
 //! `DRAINIT_UNDER_TEST` names the binary, `dist/drainit` if unset; several, separated by colons, are compared with
 //! each other too. `BENCH_QUICK=1` takes some 20 seconds. `BENCH_ONLY` selects: start, signal, orphans, filter, idle, size,
-//! throughput, spread, kill.
+//! throughput, spread, kill, roll, least.
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads clocks and waits")]
 
 mod clock;
@@ -76,7 +76,7 @@ fn report() -> io::Result<()> {
 
 type Measure = fn(&Plan, &[Subject], Option<Namespace>) -> io::Result<Vec<Row>>;
 
-const MEASURES: [(&str, Measure); 9] = [
+const MEASURES: [(&str, Measure); 11] = [
     ("start", start::measure),
     ("signal", signal::measure),
     ("orphans", orphans::measure),
@@ -86,6 +86,8 @@ const MEASURES: [(&str, Measure); 9] = [
     ("throughput", |plan, inits, _| serve::throughput(plan, inits)),
     ("spread", |plan, inits, _| serve::spread(plan, inits)),
     ("kill", |plan, inits, _| serve::kill(plan, inits)),
+    ("roll", |plan, inits, _| serve::roll(plan, inits)),
+    ("least", |plan, inits, _| serve::least(plan, inits)),
 ];
 
 fn introduce(plan: &Plan, inits: &[Subject], namespace: Option<Namespace>) {
@@ -98,10 +100,13 @@ fn introduce(plan: &Plan, inits: &[Subject], namespace: Option<Namespace>) {
     for missing in subject::missing(inits) {
         println!("  {missing:<12} NOT FOUND: not measured (Debian packages: tini, dumb-init)");
     }
-    if ["throughput", "spread", "kill"].into_iter().any(|measure| plan.wants(measure))
-        && let Err(why) = serve::get_pm2()
-    {
-        println!("  {:<12} NOT TO BE HAD: not measured ({why})", "pm2");
+    let wants_one_of = |measures: &[&str]| measures.iter().any(|measure| plan.wants(measure));
+    let not_there = |peer, why| println!("  {peer:<12} NOT TO BE HAD: not measured ({why})");
+    if wants_one_of(&["throughput", "spread", "kill", "roll"]) {
+        serve::get_pm2().unwrap_or_else(|why| not_there("pm2", why));
+    }
+    if wants_one_of(&["roll"]) {
+        serve::get_python().unwrap_or_else(|why| not_there("gunicorn", why));
     }
     match namespace {
         Some(Namespace::Privileged) => {}

@@ -16,6 +16,8 @@ pub(crate) struct Plan {
     /// Rounds of new connections and of kept ones.
     pub(crate) spread: [usize; 2],
     pub(crate) kills: usize,
+    /// Rolls under load, and rolls that are timed.
+    pub(crate) rolls: [usize; 2],
     pub(crate) settle: Duration,
     pub(crate) idle: Duration,
 }
@@ -44,6 +46,7 @@ impl Plan {
             serve: (80, Duration::from_millis(200)),
             spread: [7, 25],
             kills: 50,
+            rolls: [20, 11],
             settle: Duration::from_secs(3),
             idle: Duration::from_secs(10),
         }
@@ -61,6 +64,7 @@ impl Plan {
             serve: (15, Duration::from_millis(150)),
             spread: [2, 15],
             kills: 10,
+            rolls: [5, 3],
             settle: Duration::from_secs(2),
             idle: Duration::from_secs(4),
         }

@@ -61,6 +61,7 @@ pub(crate) fn run(role: &str) -> io::Result<()> {
         "calls" => calls(),
         "late" => late(),
         "keep" => serve::keep(arguments()),
+        "boot" => serve::boot(),
         _ => Err(io::Error::other(format!("no role {role}"))),
     }
 }

@@ -24,6 +24,17 @@ pub fn node_closing() -> Row {
     }
 }
 
+/// It answers what comes while it ends with `Connection: close`.
+pub fn node_gentle() -> Row {
+    Row {
+        name: "Node.js, Connection: close on SIGTERM",
+        needs: "/usr/bin/node",
+        files: "paths.js paths_gentle.js",
+        command: "/usr/bin/node {dir}/paths_gentle.js {port}",
+        ..PLAIN
+    }
+}
+
 pub fn gunicorn_sync() -> Row {
     Row {
         name: "gunicorn, sync",

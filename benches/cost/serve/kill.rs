@@ -1,16 +1,16 @@
 //! What a worker's death costs: requests, and time until the next one accepts.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, PipeReader, Read};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::load::{self, Outcome, Watch};
+use super::steady::{Answer, Shape, Steady, Tally};
 use crate::launch::{Command, Talk};
 use crate::plan::Plan;
 use crate::stats::Series;
@@ -33,15 +33,15 @@ pub(crate) fn measure(plan: &Plan, inits: &[Subject]) -> io::Result<Vec<Row>> {
     let mut lost = Vec::new();
     let mut again = vec![floor(plan)?];
     for init in inits.iter().filter(|init| init.ours) {
-        let (outcome, took) = late(plan, init)?;
-        lost.push(row(plan, &init.renamed(format!("{}, 20 ms", init.name)), &outcome));
+        let (tally, took) = late(plan, init)?;
+        lost.push(row(plan, &init.renamed(format!("{}, 20 ms", init.name)), &tally));
         again.push(took);
     }
     // Accepting for workers is what loses a request beyond those that the dead one was at.
     for contender in super::contenders(inits).iter().filter(|contender| contender.restarts()) {
         let server = contender.start(WORKERS)?;
-        let outcome = under_load(server.address, server.pid(), plan.kills, |_| Ok(()))?;
-        lost.push(row(plan, &contender.subject, &outcome));
+        let tally = under_load(server.address, server.pid(), plan.kills, |_| Ok(()))?;
+        lost.push(row(plan, &contender.subject, &tally));
     }
     let kills = format!("kill -9 of 1 of {WORKERS} at {RATE} requests/s");
     let mut rows = table::once(&kills, &format!("requests lost a kill ({} kills)", plan.kills), lost);
@@ -56,8 +56,8 @@ pub(crate) fn measure(plan: &Plan, inits: &[Subject]) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn row(plan: &Plan, subject: &Subject, outcome: &Outcome) -> Row {
-    Row::of("requests lost a kill", subject, outcome.failures() as f64 / plan.kills as f64, LOST)
+fn row(plan: &Plan, subject: &Subject, tally: &Tally) -> Row {
+    Row::of("requests lost a kill", subject, tally.failures() as f64 / plan.kills as f64, LOST)
 }
 
 /// Kill the oldest of a keeper's workers, again and again, each time when all of them have answered.
@@ -66,13 +66,12 @@ fn under_load(
     keeper: i32,
     kills: usize,
     mut killed: impl FnMut(u64) -> io::Result<()>,
-) -> io::Result<Outcome> {
-    let watch = Arc::new(Watch::default());
-    let watched = Arc::clone(&watch);
-    let load = thread::spawn(move || load::open(address, "/1ms", RATE, &watched));
+) -> io::Result<Tally> {
+    let answered = Answered::default();
+    let load = Steady::telling(address, "/1ms", Shape::New { rate: RATE }, answered.listener());
     let mut last = None;
     let done = (0..kills).try_for_each(|_| {
-        let victim = oldest_of_all(keeper, &watch, last)?;
+        let victim = oldest_of_all(keeper, &answered, last)?;
         last = Some(victim);
         clock::sleep(PAUSE);
         let at = clock::now();
@@ -81,17 +80,31 @@ fn under_load(
     });
     // Whoever was to be lost is lost by then.
     clock::sleep(PAUSE);
-    watch.end();
-    let outcome = load.join().map_err(|_| io::Error::other("the load has ended"))?;
-    done.and(outcome)
+    let tally = load.stop();
+    done.and(tally)
+}
+
+/// Who has answered so far, by its own word.
+#[derive(Clone, Default)]
+struct Answered(Arc<Mutex<BTreeSet<String>>>);
+
+impl Answered {
+    fn listener(&self) -> impl FnMut(&Answer, Instant) + Send + use<> {
+        let answered = Arc::clone(&self.0);
+        move |answer, _| drop(answered.lock().map(|mut all| all.insert(answer.body.clone())))
+    }
+
+    fn has_all(&self, pids: &[i32]) -> bool {
+        self.0.lock().is_ok_and(|answered| pids.iter().all(|pid| answered.contains(&pid.to_string())))
+    }
 }
 
 /// Once there are as many as there should be, the last one killed is not among them, and all of them have answered.
-fn oldest_of_all(keeper: i32, watch: &Watch, killed: Option<i32>) -> io::Result<i32> {
+fn oldest_of_all(keeper: i32, answered: &Answered, killed: Option<i32>) -> io::Result<i32> {
     for _ in 0..2000 {
         let children = procfs::children_of(keeper)?;
         let gone = killed.is_none_or(|killed| !children.contains(&killed));
-        if gone && children.len() == WORKERS && watch.have_answered(&children) {
+        if gone && children.len() == WORKERS && answered.has_all(&children) {
             return children.first().copied().ok_or_else(|| io::Error::other("no worker"));
         }
         clock::sleep(Duration::from_millis(5));
@@ -111,7 +124,7 @@ fn floor(plan: &Plan) -> io::Result<Series> {
     Ok(Series { subject: Subject::none(), values })
 }
 
-fn late(plan: &Plan, init: &Subject) -> io::Result<(Outcome, Series)> {
+fn late(plan: &Plan, init: &Subject) -> io::Result<(Tally, Series)> {
     let address = idle::free_address()?;
     let (workers, listen) = (format!("--workers={WORKERS}"), format!("--listen={address}"));
     let quiet = ["--admin=off", "--control=off", "--log-level=off"];
@@ -120,11 +133,11 @@ fn late(plan: &Plan, init: &Subject) -> io::Result<(Outcome, Series)> {
     let Talk { process, from, .. } = &mut talk;
     (0..WORKERS).try_for_each(|_| stamp(from).map(drop))?;
     let mut values = Vec::new();
-    let outcome = under_load(address, process.pid, plan.kills, |killed| {
+    let tally = under_load(address, process.pid, plan.kills, |killed| {
         values.push(clock::micros(stamp(from)?.saturating_sub(killed)));
         Ok(())
     })?;
-    Ok((outcome, Series { subject: init.clone(), values }))
+    Ok((tally, Series { subject: init.clone(), values }))
 }
 
 fn server(address: SocketAddr) -> io::Result<Vec<OsString>> {

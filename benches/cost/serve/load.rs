@@ -1,20 +1,20 @@
-//! Clients: as fast as they can, or so many requests a second whatever the server does.
+//! Clients that are as fast as they can be.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::timeout;
 
 /// Longer than any answer takes.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -144,7 +144,7 @@ async fn client(
     let next = |left: u64| left.checked_sub(1);
     while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok() {
         let result = match connections {
-            Connections::New => in_time(ask_once(address, "/")).await.inspect(|pid| {
+            Connections::New => in_time(ask_once(address)).await.inspect(|pid| {
                 outcome.borrow_mut().connected(*pid);
             }),
             Connections::Kept => in_time(ask_again(address, &mut kept, &outcome)).await,
@@ -159,62 +159,6 @@ async fn client(
     }
 }
 
-/// What an open load and whoever watches it tell each other.
-#[derive(Default)]
-pub(crate) struct Watch {
-    is_over: AtomicBool,
-    answered: Mutex<BTreeSet<i32>>,
-}
-
-impl Watch {
-    pub(crate) fn end(&self) {
-        self.is_over.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether all of them have answered so far.
-    pub(crate) fn have_answered(&self, pids: &[i32]) -> bool {
-        self.answered.lock().is_ok_and(|answered| pids.iter().all(|pid| answered.contains(pid)))
-    }
-}
-
-/// So many requests for `path` a second, each on a new connection, until it is over.
-pub(crate) fn open(
-    address: SocketAddr,
-    path: &'static str,
-    rate: u32,
-    watch: &Arc<Watch>,
-) -> io::Result<Outcome> {
-    block_on(async {
-        let outcome = Rc::new(RefCell::new(Outcome::default()));
-        let local = LocalSet::new();
-        let began = Instant::now();
-        let pace = async {
-            for request in 0.. {
-                sleep_until((began + Duration::from_secs(1) * request / rate).into()).await;
-                if watch.is_over.load(Ordering::Relaxed) {
-                    break;
-                }
-                let (outcome, watch) = (Rc::clone(&outcome), Arc::clone(watch));
-                tokio::task::spawn_local(async move {
-                    match in_time(ask_once(address, path)).await {
-                        Ok(pid) => {
-                            outcome.borrow_mut().answered += 1;
-                            outcome.borrow_mut().connected(pid);
-                            drop(watch.answered.lock().map(|mut answered| answered.insert(pid)));
-                        }
-                        Err(error) => outcome.borrow_mut().failed(&error),
-                    }
-                });
-            }
-        };
-        local.run_until(pace).await;
-        local.await;
-        let mut outcome = outcome.take();
-        outcome.took = began.elapsed();
-        outcome
-    })
-}
-
 fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future))
 }
@@ -224,10 +168,9 @@ async fn in_time<T>(request: impl Future<Output = io::Result<T>>) -> io::Result<
 }
 
 /// Who has answered on a connection of its own.
-async fn ask_once(address: SocketAddr, path: &str) -> io::Result<i32> {
+async fn ask_once(address: SocketAddr) -> io::Result<i32> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").await?;
     let mut answer = Vec::with_capacity(1024);
     while stream.read_buf(&mut answer).await? > 0 {}
     whole(&answer).ok_or_else(|| io::Error::other("cut short"))?

@@ -2,9 +2,14 @@
 //! accept for their workers: Node's cluster, and PM2, which is made of it.
 
 mod kill;
+mod least;
 mod load;
+mod peers;
+mod roll;
 mod servers;
 mod spread;
+#[path = "../../../examples/support/steady/mod.rs"]
+mod steady;
 mod throughput;
 
 use std::io;
@@ -13,7 +18,10 @@ use crate::subject::Subject;
 use servers::{ALONE, CLUSTER, Contender, Keeper, PM2, Server};
 
 pub(crate) use kill::measure as kill;
-pub(crate) use servers::{get_pm2, keep};
+pub(crate) use least::{boot, measure as least};
+pub(crate) use peers::{get_pm2, get_python};
+pub(crate) use roll::measure as roll;
+pub(crate) use servers::keep;
 pub(crate) use spread::measure as spread;
 pub(crate) use throughput::measure as throughput;
 
@@ -24,7 +32,7 @@ fn contenders(inits: &[Subject]) -> Vec<Contender> {
         contenders.extend(["shared", "per-worker"].map(|sockets| Contender::ours(init, sockets)));
     }
     contenders.push(Contender::peer(CLUSTER, Keeper::Cluster));
-    contenders.extend(servers::pm2().map(|folder| Contender::peer(PM2, Keeper::Pm2(folder))));
+    contenders.extend(peers::pm2().map(|folder| Contender::peer(PM2, Keeper::Pm2(folder))));
     contenders
 }
 

@@ -14,6 +14,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use super::load::{self, Connections, Limit};
+use super::peers::PM2_RUNTIME;
 use crate::launch::{Command, Process};
 use crate::subject::{self, Subject};
 use crate::{clock, idle, procfs, worker};
@@ -31,16 +32,29 @@ pub(crate) const RESTARTS: [&str; 2] = ["--min-uptime=100ms", "--max-crashes=off
 #[derive(Clone, Debug)]
 pub(crate) enum Keeper {
     Nobody,
-    Drainit { path: PathBuf, sockets: &'static str },
+    Drainit {
+        path: PathBuf,
+        sockets: &'static str,
+    },
     Cluster,
     Pm2(PathBuf),
+    /// A cluster whose primary knows how to restart its workers.
+    RollingCluster,
+    /// With uvicorn's workers.
+    Gunicorn(PathBuf),
+    /// Ours with a control socket.
+    Rolled {
+        path: PathBuf,
+        control: String,
+        server: Vec<OsString>,
+    },
 }
 
 /// Whom to measure: its name and bars, and by what it serves.
 #[derive(Clone, Debug)]
 pub(crate) struct Contender {
     pub(crate) subject: Subject,
-    keeper: Keeper,
+    pub(crate) keeper: Keeper,
 }
 
 impl Contender {
@@ -94,6 +108,22 @@ impl Contender {
                 words.extend([node, script("server.js")]);
             }
             Keeper::Cluster => words.extend([node, script("cluster.js"), count.into()]),
+            Keeper::RollingCluster => words.extend([node, script("cluster_rolling.js"), count.into()]),
+            Keeper::Gunicorn(folder) => {
+                let options =
+                    ["--worker-class", "uvicorn_worker.UvicornWorker", "--workers", &count, "--bind"];
+                words.push(folder.join("gunicorn").into());
+                words.extend(options.map(OsString::from));
+                words.extend([format!("127.0.0.1:{port}").into(), "--chdir".into(), script("")]);
+                words.push("asgi:app".into());
+            }
+            Keeper::Rolled { path, control, server } => {
+                let options =
+                    ["--workers", &count, "--listen", &port, "--control", control, "--admin=off", "--"];
+                words.push(path.into());
+                words.extend(options.map(OsString::from));
+                words.extend(server.iter().cloned());
+            }
             Keeper::Pm2(folder) => {
                 let mut home = OsString::from("PM2_HOME=");
                 home.push(folder.join("home"));
@@ -137,34 +167,6 @@ pub(crate) fn node() -> io::Result<OsString> {
 
 pub(crate) fn script(name: &str) -> OsString {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/cost/serve/servers").join(name).into()
-}
-
-/// Where PM2 is, if it is there.
-pub(crate) fn pm2() -> Option<PathBuf> {
-    let folder = pm2_folder();
-    folder.join(PM2_RUNTIME).is_file().then_some(folder)
-}
-
-const PM2_RUNTIME: &str = "node_modules/pm2/bin/pm2-runtime";
-
-fn pm2_folder() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("pm2")
-}
-
-/// See to it that PM2 is there, in a folder that outlives this run. While there is a network: see [`crate::network`].
-pub(crate) fn get_pm2() -> Result<(), String> {
-    if pm2().is_some() {
-        return Ok(());
-    }
-    let mut npm = std::process::Command::new("timeout");
-    npm.args(["60", "npm", "install", "--no-audit", "--no-fund", "--omit=optional", "pm2@7", "--prefix"]);
-    let output = npm.arg(pm2_folder()).output().map_err(|error| format!("npm: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let last = errors.lines().find(|line| line.contains("error") || line.contains("ERR"));
-    Err(format!("npm install pm2: {}", last.unwrap_or("failed")))
 }
 
 /// The one above those that nobody keeps: `PORT WORKERS COMMAND...`. It listens, starts them with the socket as
