@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -25,20 +26,29 @@ const LOST: Bar = Bar::Value(0.0);
 /// Before the first roll, and after the last.
 const AROUND: Duration = Duration::from_millis(300);
 
-/// The same application by the same hands: what is compared is who rolls it.
+/// What is compared is who rolls it.
+#[derive(Clone, Copy)]
 enum Application {
     Node,
-    Asgi,
+    Uvicorn,
+    /// gunicorn's threads, which say `Connection: close` while they drain.
+    Threads,
 }
+
+const CASES: [(&str, Application, &str, Shape); 3] = [
+    ("Node", Application::Node, "500 new connections/s", Shape::NEW),
+    ("uvicorn", Application::Uvicorn, "500 new connections/s", Shape::NEW),
+    ("gunicorn's threads", Application::Threads, "500/s on 32 kept connections", Shape::KEPT),
+];
 
 pub(crate) fn measure(plan: &Plan, inits: &[Subject]) -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (name, application) in [("Node", Application::Node), ("uvicorn", Application::Asgi)] {
+    for (name, application, load, shape) in CASES {
         let (mut lost, mut took) = (Vec::new(), Vec::new());
-        let measure = format!("{name} x {WORKERS}, rolls at 500 new connections/s");
+        let measure = format!("{name} x {WORKERS}, rolls at {load}");
         println!();
-        for contender in contenders(inits, &application)? {
-            match rolled(&contender, plan.rolls[0]) {
+        for contender in contenders(inits, application)? {
+            match rolled(&contender, plan.rolls[0], shape) {
                 Ok((tally, times)) => {
                     println!("  {}: {tally}", contender.subject.name);
                     lost.push(Row::of(&measure, &contender.subject, tally.per_100000(), LOST));
@@ -55,25 +65,25 @@ pub(crate) fn measure(plan: &Plan, inits: &[Subject]) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn contenders(inits: &[Subject], application: &Application) -> io::Result<Vec<Contender>> {
-    let node = || Ok::<_, io::Error>(vec![servers::node()?, servers::script("server.js")]);
-    let (server, peers) = match application {
+fn contenders(inits: &[Subject], application: Application) -> io::Result<Vec<Contender>> {
+    let python = peers::python();
+    let server = match application {
+        Application::Node => Some(vec![servers::node()?, servers::script("server.js")]),
+        Application::Uvicorn => python.as_ref().map(|folder| {
+            let words = "--fd {fd} --no-access-log --log-level warning asgi:app --app-dir";
+            command(&folder.join("uvicorn"), words)
+        }),
+        Application::Threads => python.as_ref().map(|folder| {
+            command(&folder.join("gunicorn"), "--worker-class gthread --threads 64 wsgi:app --chdir")
+        }),
+    };
+    let peers = match application {
         Application::Node => {
             let pm2 = peers::pm2().map(|folder| Contender::peer(PM2, Keeper::Pm2(folder)));
-            let cluster = Contender::peer(CLUSTER, Keeper::RollingCluster);
-            (Some(node()?), [Some(cluster), pm2])
+            vec![Some(Contender::peer(CLUSTER, Keeper::RollingCluster)), pm2]
         }
-        Application::Asgi => {
-            let uvicorn = |folder: std::path::PathBuf| {
-                let options = ["--fd", "{fd}", "--no-access-log", "--log-level", "warning", "--app-dir"];
-                let mut words = vec![folder.join("uvicorn").into()];
-                words.extend(options.map(OsString::from));
-                words.extend([servers::script(""), "asgi:app".into()]);
-                words
-            };
-            let gunicorn = |folder| Contender::peer("gunicorn", Keeper::Gunicorn(folder));
-            (peers::python().map(uvicorn), [peers::python().map(gunicorn), None])
-        }
+        Application::Uvicorn => vec![python.map(|folder| gunicorn(folder, UVICORN_WORKERS))],
+        Application::Threads => vec![python.map(|folder| gunicorn(folder, THREADS))],
     };
     let ours = inits.iter().filter(|init| init.ours).zip(server.into_iter().cycle());
     let ours = ours.map(|(init, server)| Contender {
@@ -83,6 +93,19 @@ fn contenders(inits: &[Subject], application: &Application) -> io::Result<Vec<Co
     Ok(ours.chain(peers.into_iter().flatten()).collect())
 }
 
+const UVICORN_WORKERS: &str = "asgi:app --worker-class uvicorn_worker.UvicornWorker";
+const THREADS: &str = "wsgi:app --worker-class gthread --threads 64";
+
+fn gunicorn(folder: PathBuf, words: &'static str) -> Contender {
+    Contender::peer("gunicorn", Keeper::Gunicorn { folder, words })
+}
+
+/// The last of the words takes the folder of the applications.
+fn command(program: &Path, words: &str) -> Vec<OsString> {
+    let words = words.split(' ').map(OsString::from);
+    [program.into()].into_iter().chain(words).chain([servers::script("")]).collect()
+}
+
 /// For a control socket.
 pub(super) fn unique_name() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -90,9 +113,9 @@ pub(super) fn unique_name() -> String {
 }
 
 /// One roll after the other under load; how long each of them took, in milliseconds.
-fn rolled(contender: &Contender, rolls: usize) -> io::Result<(Tally, Vec<f64>)> {
+fn rolled(contender: &Contender, rolls: usize, shape: Shape) -> io::Result<(Tally, Vec<f64>)> {
     let server = contender.start(WORKERS)?;
-    let load = Steady::start(server.address, "/1ms", Shape::NEW);
+    let load = Steady::start(server.address, "/1ms", shape);
     clock::sleep(AROUND);
     let times = (0..rolls).map(|_| {
         let before = procfs::children_of(server.pid())?;
@@ -119,7 +142,7 @@ fn order(contender: &Contender, server: &Server) -> io::Result<()> {
             run(command.env("PM2_HOME", folder.join("home")))
         }
         Keeper::RollingCluster => signal(Signal::SIGUSR2),
-        Keeper::Gunicorn(_) => signal(Signal::SIGHUP),
+        Keeper::Gunicorn { .. } => signal(Signal::SIGHUP),
         _ => Err(io::Error::other("nobody who could roll")),
     }
 }

@@ -40,8 +40,10 @@ pub(crate) enum Keeper {
     Pm2(PathBuf),
     /// A cluster whose primary knows how to restart its workers.
     RollingCluster,
-    /// With uvicorn's workers.
-    Gunicorn(PathBuf),
+    Gunicorn {
+        folder: PathBuf,
+        words: &'static str,
+    },
     /// Ours with a control socket.
     Rolled {
         path: PathBuf,
@@ -109,13 +111,11 @@ impl Contender {
             }
             Keeper::Cluster => words.extend([node, script("cluster.js"), count.into()]),
             Keeper::RollingCluster => words.extend([node, script("cluster_rolling.js"), count.into()]),
-            Keeper::Gunicorn(folder) => {
-                let options =
-                    ["--worker-class", "uvicorn_worker.UvicornWorker", "--workers", &count, "--bind"];
+            Keeper::Gunicorn { folder, words: options } => {
                 words.push(folder.join("gunicorn").into());
-                words.extend(options.map(OsString::from));
+                words.extend(options.split(' ').map(OsString::from));
+                words.extend(["--workers".into(), count.into(), "--bind".into()]);
                 words.extend([format!("127.0.0.1:{port}").into(), "--chdir".into(), script("")]);
-                words.push("asgi:app".into());
             }
             Keeper::Rolled { path, control, server } => {
                 let options =
