@@ -116,7 +116,7 @@ const STALE_A_ROLL: f64 = 0.4;
 fn cuts_no_kept_connection(row: &Row, rolls: u32) {
     leave_network();
     let rolls = times(rolls);
-    let Some(trial) = Trial::start(row, &["--drain-timeout=1s"]) else { return };
+    let Some(trial) = Trial::start(row, &["--grace=30s"]) else { return };
     let tally = trial.roll_under("/", Shape::KEPT, rolls);
     let stale = tally.count(Failure::Stale);
     let cut = tally.failures() - stale;
@@ -151,7 +151,8 @@ fn kept_connections_of_nginx() {
 #[track_caller]
 fn completes_every_stream(row: &Row, rolls: u32) {
     leave_network();
-    if let Some(trial) = Trial::start(row, &[]) {
+    // As in a pod: there is time for them.
+    if let Some(trial) = Trial::start(row, &["--grace=30s"]) {
         trial.loses_nothing("/stream", Shape::STREAMS, times(rolls));
     }
 }
