@@ -126,7 +126,7 @@ fn cuts_no_kept_connection(row: &Row, rolls: u32) {
 
 #[test]
 fn kept_connections_of_node_without_a_handler() {
-    cuts_no_kept_connection(&rows::node(), 10);
+    cuts_no_kept_connection(&rows::node(), 6);
 }
 
 /// Under such a load its `server.close()` never comes to an end.
@@ -175,4 +175,13 @@ fn streams_of_gunicorn() {
 #[test]
 fn streams_of_uvicorn() {
     completes_every_stream(&rows::uvicorn(), 2);
+}
+
+/// With a queue each it gets no connection more while it finishes.
+#[test]
+fn streams_of_node_without_a_handler_and_with_a_queue_each() {
+    leave_network();
+    if let Some(trial) = Trial::start(&rows::node(), &["--grace=30s", "--sockets=per-worker"]) {
+        trial.loses_nothing("/stream", Shape::STREAMS, times(2));
+    }
 }
