@@ -31,6 +31,8 @@ pub enum Event {
     /// The answer to [`Action::Stop`] and [`Action::End`], where a quiet moment was waited for and has come: the worker
     /// has been killed in it.
     EndedQuietly { worker: WorkerId, why: QuietEnd },
+    /// The answer to [`Action::Listen`]: the worker accepts no connection any more, as far as can be seen.
+    Deaf { worker: WorkerId },
     /// The worker has not got, or has not read, what [`Action::Message`] sent it.
     Undelivered { worker: WorkerId },
     /// The worker's own process is gone, and has been reaped.
@@ -192,6 +194,11 @@ pub enum Action {
     },
     /// Say how many more workers have room in the memory that is left; answered by [`Event::Weighed`].
     Weigh,
+    /// Say when a worker that has been told to finish accepts no connection any more; answered by [`Event::Deaf`], or by
+    /// its end.
+    Listen {
+        worker: WorkerId,
+    },
     /// Turn new connections away from a worker; answered by [`Event::Retired`] once its queue is empty.
     Retire {
         worker: WorkerId,

@@ -185,9 +185,14 @@ impl Roll {
         let underway = count(Standing::Underway);
         let finished = count(Standing::Finished);
         let all_done = self.done + finished == pool.desired();
+        // Whoever asks once it is over is not to be answered by what was before. With a queue of its own nobody is sent there.
+        let still_heard = survey.accepting && !ctx.config.own_queues;
+        if all_done && still_heard {
+            pool.await_deaf(bounds.target.generation, ctx);
+        }
         let may_turn = may_turn
             && match self.course {
-                Course::Back(_) if all_done => return Progress::Over,
+                Course::Back(_) if all_done && !still_heard => return Progress::Over,
                 Course::Back(_) => true,
                 Course::Forward(_) if underway == 0 => match self.between_batches(all_done, &survey, ctx) {
                     Some(Progress::Waiting) => false,
@@ -237,7 +242,8 @@ impl Roll {
             return Some(Progress::Waiting);
         }
         if all_done {
-            return Some(Progress::Over);
+            let still_heard = survey.accepting && !ctx.config.own_queues;
+            return Some(if still_heard { Progress::Waiting } else { Progress::Over });
         }
         if *pace == Pace::Batch {
             *pace = Pace::Going;

@@ -224,6 +224,21 @@ pub struct Snapshot {
     pub counters: Counters,
 }
 
+/// What the answers of probes depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vitals {
+    pub phase: Phase,
+    pub ready: bool,
+    pub started: bool,
+    pub breaker: BreakerState,
+    pub desired: u32,
+    pub ready_workers: u32,
+    pub min_ready: u32,
+    /// Workers that live and serve nobody, and those that may yet serve.
+    pub hung: u32,
+    pub starting: u32,
+}
+
 /// One worker. Neither arguments nor environment: they hold secrets.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerView {

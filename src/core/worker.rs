@@ -25,6 +25,10 @@ pub(super) struct Worker {
     pub(super) state: WorkerState,
     /// Not ready in time, or hung where nobody replaces it: its end is a crash, though we asked for it.
     pub(super) failed: bool,
+    /// It has been told to finish, and accepts no connection any more.
+    pub(super) deaf: bool,
+    /// Somebody is finding out when that is so.
+    pub(super) listened_to: bool,
     /// The roll that has put another in its place.
     pub(super) replaced_by: Option<u64>,
     /// When another is to take its place, and why, though it serves.
@@ -61,6 +65,8 @@ impl Worker {
             edition,
             state: WorkerState::Starting,
             failed: false,
+            deaf: false,
+            listened_to: false,
             replaced_by: None,
             recycle: None,
             pid: None,

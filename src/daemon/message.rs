@@ -18,6 +18,8 @@ use crate::sys::seccomp::Notifier;
 pub(super) enum Message {
     Ready(WorkerId),
     Hung(WorkerId, Hang),
+    /// The worker accepts no more.
+    Deaf(WorkerId),
     /// The worker has closed its IPC channel with something unread.
     Unread(WorkerId),
     /// These of `--watch` have changed, in one burst.

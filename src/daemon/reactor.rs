@@ -18,6 +18,7 @@ use super::engine::Engine;
 use super::message::Message;
 use super::{checks, readiness, watching};
 use crate::admin::{self, Facts, Request, Shared};
+use crate::core::event::Event;
 use crate::core::types::WorkerId;
 use crate::core::{burst, snapshot};
 use crate::sys::control::may_control;
@@ -123,6 +124,7 @@ impl<'a> Reactor<'a> {
         match message {
             Message::Ready(worker) => self.engine.mark_ready(worker),
             Message::Hung(worker, why) => self.engine.mark_hung(worker, why),
+            Message::Deaf(worker) => self.engine.feed(Event::Deaf { worker }),
             Message::Unread(worker) => self.engine.on_unread(worker),
             Message::Changed(paths) => self.engine.watched_path_changed(&paths),
             Message::Look { worker, reply } => {
@@ -159,6 +161,10 @@ impl<'a> Reactor<'a> {
         for worker in std::mem::take(&mut self.engine.serving) {
             let Some(health) = self.engine.health().cloned() else { continue };
             let task = tokio::spawn(checks::watch(worker, health, self.engine.stats(), self.to_us.clone()));
+            self.watchers.entry(worker).or_default().push(task.abort_handle());
+        }
+        for worker in std::mem::take(&mut self.engine.leaving) {
+            let task = tokio::spawn(readiness::watch_out(worker, self.to_us.clone()));
             self.watchers.entry(worker).or_default().push(task.abort_handle());
         }
         for worker in std::mem::take(&mut self.engine.departed) {

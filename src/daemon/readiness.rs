@@ -72,6 +72,30 @@ pub(super) async fn attend(worker: WorkerId, notifier: Notifier, to_loop: mpsc::
     }
 }
 
+/// Between two looks at a worker that is on its way out.
+const LOOK_OUT_EVERY: Duration = Duration::from_millis(20);
+/// So many in a row: one that accepts in a loop of its own may be busy with somebody when it is looked at.
+const LOOKS_OUT: u32 = 2;
+
+/// Watch a worker that has been told to finish until it accepts no more.
+pub(super) async fn watch_out(worker: WorkerId, to_loop: mpsc::Sender<Message>) {
+    let mut deaf = 0;
+    while deaf < LOOKS_OUT {
+        let (reply, sight) = oneshot::channel();
+        if to_loop.send(Message::Look { worker, reply }).await.is_err() {
+            return;
+        }
+        match sight.await {
+            Ok(Sight::Accepting) => deaf = 0,
+            Ok(Sight::NotYet) => deaf += 1,
+            // There is no telling.
+            Ok(Sight::Blind(_)) | Err(_) => break,
+        }
+        sleep(LOOK_OUT_EVERY).await;
+    }
+    let _ = to_loop.send(Message::Deaf(worker)).await;
+}
+
 async fn find_out(
     worker: WorkerId,
     pid: Pid,

@@ -179,6 +179,11 @@ impl Sockets {
         })
     }
 
+    /// Whether who sits where makes a difference: in a queue of all, only who has left it does.
+    pub(super) fn wants_to_follow(&self) -> bool {
+        self.mode != Mode::Shared || self.deserted
+    }
+
     /// Send new connections where the core wants them now.
     ///
     /// # Errors

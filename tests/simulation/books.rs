@@ -161,7 +161,11 @@ impl Books {
 
     fn take_in(&mut self, event: &Event) {
         match event {
-            Event::Start | Event::Tick | Event::Weighed { .. } | Event::Overweight { .. } => {}
+            Event::Start
+            | Event::Tick
+            | Event::Weighed { .. }
+            | Event::Overweight { .. }
+            | Event::Deaf { .. } => {}
             Event::Signal { signal, value } => self.on_signal(*signal, *value),
             Event::Spawned { worker, pid } => self.on_spawned(*worker, *pid),
             Event::SpawnFailed { worker, failure } => self.on_spawn_failed(*worker, failure),

@@ -32,7 +32,7 @@ impl Books {
                     None => self.this_step.odd_replies.push(*request),
                 },
                 Action::Message { pid } => self.note_message(*pid),
-                Action::Retire { .. } | Action::Weigh | Action::Tell(_) => {}
+                Action::Retire { .. } | Action::Weigh | Action::Listen { .. } | Action::Tell(_) => {}
                 Action::Exit(status) => self.exit = Some(status.clone()),
             }
         }

@@ -419,7 +419,11 @@ impl World {
                 }
             }
             Action::Message { pid } => self.message(pid),
-            Action::Weigh | Action::Reply { .. } | Action::Tell(_) | Action::Exit(_) => {}
+            Action::Weigh
+            | Action::Listen { .. }
+            | Action::Reply { .. }
+            | Action::Tell(_)
+            | Action::Exit(_) => {}
         }
     }
 

@@ -128,6 +128,11 @@ impl Pool {
             .unwrap_or(u32::MAX)
     }
 
+    pub(super) fn count(&self, state: WorkerState) -> u32 {
+        let count = self.workers.values().filter(|worker| worker.state == state).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
     /// Nobody left who has been spawned.
     pub(super) fn is_empty(&self) -> bool {
         self.workers.is_empty()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::slot::Turn;
 use super::{Pool, Slot};
 use crate::core::context::Context;
+use crate::core::event::Action;
 use crate::core::snapshot::WorkerState;
 use crate::core::time::Time;
 use crate::core::types::{Edition, Generation, SlotIndex, WorkerId};
@@ -21,6 +22,8 @@ pub(in crate::core) struct Survey {
     pub(in crate::core) committed: u32,
     /// Workers that are in no slot any more.
     pub(in crate::core) leaving: u32,
+    /// Those of them that may still accept connections.
+    pub(in crate::core) accepting: bool,
     /// Slots in which nobody serves for long: nobody waits for them.
     pub(in crate::core) hopeless: u32,
 }
@@ -53,6 +56,13 @@ impl Pool {
             .iter()
             .map(|slot| u32::from(slot.occupant.is_some()) + u32::from(slot.successor.is_some()));
         let seated: u32 = seated.sum();
+        let seated_in = |id: WorkerId, index: SlotIndex| {
+            let slot = self.slots.get(index as usize);
+            slot.is_some_and(|slot| slot.occupant == Some(id) || slot.successor == Some(id))
+        };
+        let may_accept = |worker: &Worker| worker.edition.generation != target && !worker.deaf;
+        let mut left = self.workers.iter().filter(|(id, worker)| !seated_in(**id, worker.slot));
+        let accepting = self.len() > seated && left.any(|(_, worker)| may_accept(worker));
         let coming = self
             .slots
             .iter()
@@ -63,8 +73,27 @@ impl Pool {
             available: count(available),
             committed: self.len().saturating_add(count(coming)),
             leaving: self.len().saturating_sub(seated),
+            accepting,
             hopeless: count(hopeless),
             standings,
+        }
+    }
+
+    /// Have it told of everybody on the way out when he accepts no more.
+    pub(in crate::core) fn await_deaf(&mut self, target: Generation, ctx: &mut Context) {
+        for (id, worker) in &mut self.workers {
+            let leaves = worker.state == WorkerState::Draining && worker.edition.generation != target;
+            if leaves && !worker.deaf && !std::mem::replace(&mut worker.listened_to, true) {
+                ctx.act(Action::Listen { worker: *id });
+            }
+        }
+    }
+
+    /// A worker that goes has stopped accepting.
+    pub(in crate::core) fn on_deaf(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.state == WorkerState::Draining)
+        {
+            worker.deaf = true;
         }
     }
 

@@ -18,7 +18,7 @@ use super::pool::Pool;
 use super::roll::Roll;
 use super::scales::Scales;
 use super::seat::Seat;
-use super::snapshot::{Phase, Snapshot};
+use super::snapshot::{Phase, Snapshot, Vitals, WorkerState};
 use super::time::Time;
 use super::timeline::Timeline;
 use super::types::{Generation, Release, Target};
@@ -103,6 +103,7 @@ impl Supervisor {
             Event::Ready { worker } => self.pool.on_ready(worker, &mut self.ctx),
             Event::Said { worker, word } => self.on_said(worker, &word),
             Event::Hung { worker, why } => self.on_hung(worker, why),
+            Event::Deaf { worker } => self.pool.on_deaf(worker),
             Event::Retired { worker } => self.pool.on_retired(worker, &mut self.ctx),
             Event::EndedQuietly { worker, why } => self.pool.on_ended_quietly(worker, why, &mut self.ctx),
             Event::Undelivered { worker } => self.pool.on_undelivered(worker, &mut self.ctx),
@@ -151,6 +152,21 @@ impl Supervisor {
     /// The rules it was made with.
     pub fn config(&self) -> &Config {
         &self.ctx.config
+    }
+
+    /// Of everything there is to see what probes go by.
+    pub fn vitals(&self) -> Vitals {
+        Vitals {
+            phase: self.phase(),
+            ready: self.is_ready(),
+            started: self.started,
+            breaker: self.breaker.state(self.ctx.now),
+            desired: self.pool.desired(),
+            ready_workers: self.pool.ready(),
+            min_ready: self.min_ready(),
+            hung: self.pool.count(WorkerState::Hung),
+            starting: self.pool.count(WorkerState::Starting),
+        }
     }
 
     /// Everything there is to see. Ages in it are as of `now`.

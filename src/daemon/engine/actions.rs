@@ -27,6 +27,7 @@ impl Engine {
                 self.stop(worker, pid, signal, scope, quiet_until);
             }
             Action::End { worker, until } => self.end_when_quiet(worker, until),
+            Action::Listen { worker } => self.leaving.push(worker),
             Action::Retire { worker } => self.retire(worker),
             Action::Message { pid } => self.send_stop_message(pid),
             Action::Sweep { signal } => self.sweep(signal),

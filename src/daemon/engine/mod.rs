@@ -30,7 +30,7 @@ use crate::core::Supervisor;
 use crate::core::config::{Kind, MAX_WORKERS};
 use crate::core::event::{Command, Event, Notice, Outcome, RequestId};
 use crate::core::signal::Signal;
-use crate::core::snapshot::Snapshot;
+use crate::core::snapshot::{Snapshot, Vitals};
 use crate::core::time::Time;
 use crate::core::types::{ExitStatus, Pid, Scope, WorkerId};
 use crate::sys::channel::Channel;
@@ -74,6 +74,8 @@ pub(super) struct Engine {
     /// For the event loop: whose readiness to find out, and whose no more.
     pub(super) newcomers: Vec<Newcomer>,
     pub(super) departed: Vec<WorkerId>,
+    /// Who is to be looked at until it accepts no more.
+    pub(super) leaving: Vec<WorkerId>,
     /// Who has become ready, and is to be checked from now on.
     pub(super) serving: Vec<WorkerId>,
     replies: BTreeMap<RequestId, oneshot::Sender<Outcome>>,
@@ -100,6 +102,8 @@ pub(super) struct Engine {
     early: Option<Vec<Notice>>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     published: u64,
+    /// What probes go by, as it was published.
+    vitals: Option<Vitals>,
     stats: Arc<Stats>,
     exit: Option<ExitStatus>,
 }
@@ -138,6 +142,7 @@ impl Engine {
             newcomers: Vec::new(),
             departed: Vec::new(),
             serving: Vec::new(),
+            leaving: Vec::new(),
             retiring: Vec::new(),
             endings: Endings::default(),
             steered: None,
@@ -153,6 +158,7 @@ impl Engine {
             early: Some(Vec::new()),
             snapshot,
             published: 0,
+            vitals: None,
             stats: Arc::default(),
             exit: None,
             core,
@@ -177,7 +183,7 @@ impl Engine {
                 break;
             }
         }
-        if self.steered != Some(self.core.revision()) {
+        if self.steered != Some(self.core.revision()) && self.launcher.sockets.wants_to_follow() {
             self.steer();
         }
     }
@@ -260,10 +266,15 @@ impl Engine {
         }
     }
 
-    /// Show the newest state, where it is new.
+    /// Show the newest state, where probes would answer differently by it. Everybody else asks for a fresh one.
     pub(super) fn publish_changes(&mut self) {
         if self.published != self.core.revision() {
-            self.publish();
+            self.published = self.core.revision();
+            let vitals = self.core.vitals();
+            if self.vitals.as_ref() != Some(&vitals) {
+                self.vitals = Some(vitals);
+                self.publish();
+            }
         }
     }
 
