@@ -19,6 +19,7 @@ use super::message::Message;
 use super::{checks, readiness, watching};
 use crate::admin::{self, Facts, Request, Shared};
 use crate::core::event::Event;
+use crate::core::signal::Signal;
 use crate::core::types::WorkerId;
 use crate::core::{burst, snapshot};
 use crate::sys::control::may_control;
@@ -84,8 +85,11 @@ impl<'a> Reactor<'a> {
         let mut received = Vec::new();
         let mut quota = interval(QUOTA_EVERY);
         let mut timer = std::pin::pin!(sleep_until(Instant::now()));
+        // Looking for the dead takes the kernel as long as there are children.
+        let mut may_be_dead = true;
         loop {
-            let more = self.engine.reap();
+            let more = may_be_dead && self.engine.reap();
+            may_be_dead = more;
             self.engine.tick();
             self.update_watchers();
             self.engine.missing.drain(..).for_each(|what| tracing::warn!("{what}"));
@@ -107,12 +111,13 @@ impl<'a> Reactor<'a> {
                         if signals.get_ref().read(&mut received).is_err() || received.len() < SignalFd::BATCH {
                             ready.clear_ready();
                         }
+                        may_be_dead |= received.iter().any(|received| received.signal == Signal::CHLD);
                         self.engine.take_signals(&received);
                     }
                 }
                 Some(message) = self.messages.recv() => self.take_message(message),
                 Some(request) = self.requests.recv() => self.engine.take_request(request),
-                () = timer.as_mut(), if due.is_some() => {}
+                () = timer.as_mut(), if due.is_some() => may_be_dead = true,
                 _ = quota.tick(), if self.engine.follows_quota() => self.engine.follow_quota(),
                 () = yield_now(), if more => {}
             }

@@ -73,7 +73,7 @@ fn look(worker: Pid, accepts: impl Fn(Pid, &[(i32, String)]) -> bool) -> Sight {
 
 /// `tfd:        5 events:       19 data:                5  pos:0 ino:2a4f sdev:8`
 fn epoll_holds(pid: Pid, fd: i32, inodes: &[u64]) -> bool {
-    let Ok(info) = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")) else { return false };
+    let Ok(info) = procfs::read_text(format!("/proc/{pid}/fdinfo/{fd}")) else { return false };
     info.lines().filter(|line| line.starts_with("tfd:")).any(|line| {
         let inode = line.split_ascii_whitespace().find_map(|field| field.strip_prefix("ino:"));
         inode.and_then(|hex| u64::from_str_radix(hex, 16).ok()).is_some_and(|inode| inodes.contains(&inode))
@@ -83,7 +83,7 @@ fn epoll_holds(pid: Pid, fd: i32, inodes: &[u64]) -> bool {
 fn blocked_on(pid: Pid, sockets: &[i32]) -> bool {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     tasks.flatten().any(|task| {
-        let call = fs::read_to_string(task.path().join("syscall")).ok();
+        let call = procfs::read_text(task.path().join("syscall")).ok();
         call.and_then(|call| Call::parse(&call)).is_some_and(|call| call.waits_for(pid, sockets))
     })
 }

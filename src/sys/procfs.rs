@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSliceMut, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
@@ -40,6 +41,26 @@ pub fn pids() -> Option<Vec<Pid>> {
     Some(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid)).collect())
 }
 
+/// Files here are mostly shorter than this, and are given whole to whoever asks for as much.
+const PAGE: usize = 4096;
+
+/// A file of /proc in three system calls: the standard library asks for its size, which is 0, and reads once more.
+pub(super) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::open(path)?;
+    let mut bytes = vec![0; PAGE];
+    let length = file.read(&mut bytes)?;
+    bytes.truncate(length);
+    if length == PAGE {
+        file.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// The same, of text.
+pub(super) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    String::from_utf8(read(path)?).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 /// What proc_pid_stat(5) says of a process.
 #[derive(Clone, Copy, Debug)]
 pub struct Stat {
@@ -51,7 +72,7 @@ pub struct Stat {
 
 /// The name in parentheses may hold anything, so what follows the last one counts.
 pub fn stat(pid: Pid) -> Option<Stat> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = read(format!("/proc/{pid}/stat")).ok()?;
     let after_name = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(after_name + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
@@ -83,7 +104,7 @@ fn children(pid: Pid) -> Option<Vec<Pid>> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Some(Vec::new()) };
     let mut children = Vec::new();
     for task in tasks.flatten() {
-        match fs::read_to_string(task.path().join("children")) {
+        match read_text(task.path().join("children")) {
             Ok(list) => {
                 children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok().map(Pid)))
             }

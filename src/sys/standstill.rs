@@ -33,7 +33,7 @@ pub fn handling(pid: Pid, signal: Signal) -> Option<Handling> {
         return None;
     }
     for _ in 0..LOOKS {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let status = procfs::read_text(format!("/proc/{pid}/status")).ok()?;
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let set = |name: &str| u64::from_str_radix(field(name)?.trim(), 16).ok();
         let has = |set: u64, signal: i32| set >> (signal - 1) & 1 == 1;

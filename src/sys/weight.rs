@@ -36,7 +36,7 @@ pub fn of_groups() -> BTreeMap<Pid, Weight> {
 
 /// `size resident shared …`, the last one being files and shared memory.
 fn pages(pid: Pid) -> Option<(u64, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let text = procfs::read_text(format!("/proc/{pid}/statm")).ok()?;
     let mut fields = text.split_ascii_whitespace().skip(1).map_while(|field| field.parse().ok());
     fields.next().zip(fields.next())
 }

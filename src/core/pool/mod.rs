@@ -1,10 +1,10 @@
 //! The slots and who is in them: spawning, filling, resizing, stopping.
 
 mod recycle;
+mod roster;
 mod slot;
 mod turns;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::backoff;
@@ -19,6 +19,7 @@ use crate::core::types::{Edition, Exit, Generation, Pid, Release, SlotIndex, Wor
 use crate::core::word::{Lifecycle, Word};
 use crate::core::worker::Worker;
 
+use roster::Roster;
 use slot::Slot;
 pub(super) use slot::Turn;
 pub(super) use turns::{Standing, Survey};
@@ -27,7 +28,7 @@ pub(super) use turns::{Standing, Survey};
 pub(super) struct Pool {
     slots: Vec<Slot>,
     /// Whoever has been spawned and not been reaped, retired ones included.
-    workers: BTreeMap<WorkerId, Worker>,
+    workers: Roster,
     /// What it is, when nobody rolls it.
     edition: Edition,
     /// The roll that replaces workers now.
@@ -90,7 +91,7 @@ impl Pool {
     pub(super) fn new(workers: u32, now: Time) -> Self {
         let edition = Edition { generation: Generation(1), release: Release(1) };
         let slots = (0..workers).map(|_| Slot::due(edition, now)).collect();
-        Self { slots, workers: BTreeMap::new(), edition, roll: None, last_id: 0, stragglers: Vec::new() }
+        Self { slots, workers: Roster::default(), edition, roll: None, last_id: 0, stragglers: Vec::new() }
     }
 
     pub(super) fn desired(&self) -> u32 {
@@ -116,11 +117,11 @@ impl Pool {
     }
 
     pub(super) fn workers(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
-        self.workers.iter().map(|(id, worker)| (*id, worker))
+        self.workers.iter()
     }
 
     pub(super) fn has(&self, id: WorkerId) -> bool {
-        self.workers.contains_key(&id)
+        self.workers.get(id).is_some()
     }
 
     pub(super) fn ready(&self) -> u32 {
@@ -148,7 +149,7 @@ impl Pool {
     }
 
     pub(super) fn views(&self, now: Time) -> Vec<WorkerView> {
-        let mut views: Vec<_> = self.workers.iter().map(|(id, worker)| worker.view(*id, now)).collect();
+        let mut views: Vec<_> = self.workers.iter().map(|(id, worker)| worker.view(id, now)).collect();
         views.sort_by_key(|view| view.slot);
         views
     }
@@ -166,7 +167,7 @@ impl Pool {
                 None => slot.occupant = Some(id),
                 Some(_) => slot.successor = Some(id),
             }
-            self.workers.insert(id, Worker::new(id, index, slot.edition, ctx));
+            self.workers.add(id, Worker::new(id, index, slot.edition, ctx));
             ctx.counters.spawns += 1;
             ctx.act(Action::Spawn { worker: id, slot: index, edition: slot.edition });
         }
@@ -192,7 +193,7 @@ impl Pool {
     }
 
     pub(super) fn on_spawned(&mut self, id: WorkerId, pid: Pid, ctx: &mut Context) {
-        if let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.is_spawning()) {
+        if let Some(worker) = self.workers.get_mut(id).filter(|worker| worker.is_spawning()) {
             worker.on_spawned(pid, ctx);
         }
     }
@@ -203,10 +204,10 @@ impl Pool {
         failure: SpawnFailure,
         ctx: &mut Context,
     ) -> Option<FailedSpawn> {
-        if !self.workers.get(&id)?.is_spawning() {
+        if !self.workers.get(id)?.is_spawning() {
             return None;
         }
-        let worker = self.workers.remove(&id)?;
+        let worker = self.workers.remove(id)?;
         self.vacate(worker.slot, id, ctx.now);
         ctx.counters.spawn_failures += 1;
         let generation = worker.edition.generation;
@@ -214,13 +215,13 @@ impl Pool {
     }
 
     pub(super) fn on_ready(&mut self, id: WorkerId, ctx: &mut Context) {
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.is_spawning()) else { return };
+        let Some(worker) = self.workers.get_mut(id).filter(|worker| !worker.is_spawning()) else { return };
         worker.on_ready(ctx);
     }
 
     /// Successors that are ready take the slots of those that do not serve.
     pub(super) fn relieve(&mut self, ctx: &mut Context) {
-        let is_ready = |id: WorkerId| self.workers.get(&id).is_some_and(|worker| worker.state.is_ready());
+        let is_ready = |id: WorkerId| self.workers.get(id).is_some_and(|worker| worker.state.is_ready());
         let slots = (0..).zip(&self.slots);
         let relieved = slots
             .filter(|(_, slot)| slot.successor.is_some_and(is_ready) && !slot.occupant.is_some_and(is_ready));
@@ -240,14 +241,14 @@ impl Pool {
 
     /// Nothing waits for the worker any more.
     pub(super) fn on_retired(&mut self, id: WorkerId, ctx: &mut Context) {
-        if let Some(worker) = self.workers.get_mut(&id) {
+        if let Some(worker) = self.workers.get_mut(id) {
             worker.on_retired(ctx);
         }
     }
 
     /// Who is in which slot, for whoever has sockets to give them.
     pub(super) fn seats(&self) -> impl Iterator<Item = Seat> {
-        let is_ready = |id| self.workers.get(&id).is_some_and(|worker| worker.state.is_ready());
+        let is_ready = |id| self.workers.get(id).is_some_and(|worker| worker.state.is_ready());
         self.slots.iter().map(move |slot| Seat {
             occupant: slot.occupant,
             ready: slot.occupant.is_some_and(is_ready),
@@ -258,7 +259,7 @@ impl Pool {
     /// A ready worker serves no more. Its replacement comes first. Without one (`--restart never`), and where it was about
     /// to replace another, it is told to stop, and its end is a failure.
     pub(super) fn on_hung(&mut self, id: WorkerId, why: Hang, ctx: &mut Context) -> Option<HungWorker> {
-        let worker = self.workers.get_mut(&id).filter(|worker| worker.state.is_ready())?;
+        let worker = self.workers.get_mut(id).filter(|worker| worker.state.is_ready())?;
         let healthy = worker.ready_for(ctx.now).is_some_and(|ready| ready >= ctx.config.min_uptime);
         let (index, generation) = (worker.slot, worker.edition.generation);
         worker.on_hung(why, ctx);
@@ -277,18 +278,18 @@ impl Pool {
         if word.lifecycle == Some(Lifecycle::Ready) {
             self.on_ready(id, ctx);
         }
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| !worker.is_spawning()) else { return };
+        let Some(worker) = self.workers.get_mut(id).filter(|worker| !worker.is_spawning()) else { return };
         worker.on_said(word, ctx);
     }
 
     pub(super) fn cut_deadline(&mut self, id: WorkerId, latest: Time) {
-        if let Some(worker) = self.workers.get_mut(&id) {
+        if let Some(worker) = self.workers.get_mut(id) {
             worker.cut_deadline(latest);
         }
     }
 
     pub(super) fn on_ping(&mut self, id: WorkerId, now: Time) {
-        if let Some(worker) = self.workers.get_mut(&id) {
+        if let Some(worker) = self.workers.get_mut(id) {
             worker.on_ping(now);
         }
     }
@@ -300,7 +301,7 @@ impl Pool {
         why: Hang,
         ctx: &mut Context,
     ) -> Option<LateWorker> {
-        let worker = self.workers.get_mut(&id).filter(|worker| !worker.is_spawning());
+        let worker = self.workers.get_mut(id).filter(|worker| !worker.is_spawning());
         let worker = worker.filter(|worker| worker.state == WorkerState::Starting)?;
         ctx.tell(Notice::WorkerHung { slot: worker.slot, pid: worker.pid(), why });
         worker.failed = true;
@@ -310,14 +311,14 @@ impl Pool {
 
     /// Somebody whose watchdog has run out.
     pub(super) fn next_silent(&mut self, now: Time) -> Option<WorkerId> {
-        self.workers.iter_mut().find_map(|(id, worker)| worker.is_silent(now).then_some(*id))
+        self.workers.iter_mut().find_map(|(id, worker)| worker.is_silent(now).then_some(id))
     }
 
     pub(super) fn on_exited(&mut self, id: WorkerId, exit: Exit, ctx: &mut Context) -> Option<Death> {
-        if self.workers.get(&id)?.is_spawning() {
+        if self.workers.get(id)?.is_spawning() {
             return None;
         }
-        let worker = self.workers.remove(&id)?;
+        let worker = self.workers.remove(id)?;
         let was_successor =
             self.slots.get(worker.slot as usize).is_some_and(|slot| slot.successor == Some(id));
         let vacant = self.vacate(worker.slot, id, ctx.now);
@@ -407,13 +408,13 @@ impl Pool {
     }
 
     pub(super) fn on_undelivered(&mut self, id: WorkerId, ctx: &mut Context) {
-        if let Some(worker) = self.workers.get_mut(&id) {
+        if let Some(worker) = self.workers.get_mut(id) {
             worker.end_message_wait(ctx);
         }
     }
 
     pub(super) fn on_ended_quietly(&mut self, id: WorkerId, why: QuietEnd, ctx: &mut Context) {
-        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(worker) = self.workers.get(id) else { return };
         worker.on_ended_quietly(why, ctx);
         match why {
             QuietEnd::Straggler => self.stragglers.extend(worker.replaced_by),

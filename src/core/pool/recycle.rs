@@ -16,7 +16,7 @@ impl Pool {
     /// A worker uses more memory than it may.
     pub(in crate::core) fn on_overweight(&mut self, id: WorkerId, ctx: &mut Context) {
         let at = ctx.now + ctx.rng.up_to(SPREAD);
-        let worker = self.workers.get_mut(&id).filter(|worker| worker.state.is_ready());
+        let worker = self.workers.get_mut(id).filter(|worker| worker.state.is_ready());
         if let Some(worker) = worker.filter(|worker| worker.recycle.is_none_or(|(due, _)| due > at)) {
             worker.recycle = Some((at, Recycle::Memory));
         }
@@ -37,18 +37,18 @@ impl Pool {
             .iter()
             .filter(|slot| slot.turn.is_none() && slot.successor.is_none() && slot.due.is_none());
         let recycled = settled.filter_map(|slot| slot.occupant).filter_map(|id| {
-            let worker = self.workers.get(&id).filter(|worker| worker.state.is_ready())?;
+            let worker = self.workers.get(id).filter(|worker| worker.state.is_ready())?;
             worker.recycle.map(|(at, why)| (at, id, why))
         });
         recycled.min_by_key(|(at, id, _)| (*at, *id))
     }
 
     pub(in crate::core) fn seat_of(&self, id: WorkerId) -> Option<(SlotIndex, Pid)> {
-        self.workers.get(&id).map(|worker| (worker.slot, worker.pid()))
+        self.workers.get(id).map(|worker| (worker.slot, worker.pid()))
     }
 
     pub(in crate::core) fn postpone_recycle(&mut self, id: WorkerId, until: Time) {
-        if let Some(recycle) = self.workers.get_mut(&id).and_then(|worker| worker.recycle.as_mut()) {
+        if let Some(recycle) = self.workers.get_mut(id).and_then(|worker| worker.recycle.as_mut()) {
             recycle.0 = until;
         }
     }
@@ -57,7 +57,7 @@ impl Pool {
     pub(in crate::core) fn keep_old(&mut self, index: SlotIndex, now: Time, until: Time) -> bool {
         let occupant = self.slots.get(index as usize).and_then(|slot| slot.occupant);
         let recycle =
-            occupant.and_then(|id| self.workers.get_mut(&id)).and_then(|worker| worker.recycle.as_mut());
+            occupant.and_then(|id| self.workers.get_mut(id)).and_then(|worker| worker.recycle.as_mut());
         recycle.filter(|(at, _)| *at <= now).map(|recycle| recycle.0 = until).is_some()
     }
 

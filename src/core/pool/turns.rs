@@ -61,13 +61,13 @@ impl Pool {
             slot.is_some_and(|slot| slot.occupant == Some(id) || slot.successor == Some(id))
         };
         let may_accept = |worker: &Worker| worker.edition.generation != target && !worker.deaf;
-        let mut left = self.workers.iter().filter(|(id, worker)| !seated_in(**id, worker.slot));
+        let mut left = self.workers.iter().filter(|(id, worker)| !seated_in(*id, worker.slot));
         let accepting = self.len() > seated && left.any(|(_, worker)| may_accept(worker));
         let coming = self
             .slots
             .iter()
             .filter(|slot| if slot.is_vacant() { !slot.finished } else { slot.due.is_some() });
-        let serves = |id: WorkerId| self.workers.get(&id).is_some_and(|worker| worker.state.is_ready());
+        let serves = |id: WorkerId| self.workers.get(id).is_some_and(|worker| worker.state.is_ready());
         let hopeless = self.slots.iter().filter(|slot| slot.deaths > 1 && !slot.occupant.is_some_and(serves));
         Survey {
             available: count(available),
@@ -81,17 +81,17 @@ impl Pool {
 
     /// Have it told of everybody on the way out when he accepts no more.
     pub(in crate::core) fn await_deaf(&mut self, target: Generation, ctx: &mut Context) {
-        for (id, worker) in &mut self.workers {
+        for (id, worker) in self.workers.iter_mut() {
             let leaves = worker.state == WorkerState::Draining && worker.edition.generation != target;
             if leaves && !worker.deaf && !std::mem::replace(&mut worker.listened_to, true) {
-                ctx.act(Action::Listen { worker: *id });
+                ctx.act(Action::Listen { worker: id });
             }
         }
     }
 
     /// A worker that goes has stopped accepting.
     pub(in crate::core) fn on_deaf(&mut self, id: WorkerId) {
-        if let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.state == WorkerState::Draining)
+        if let Some(worker) = self.workers.get_mut(id).filter(|worker| worker.state == WorkerState::Draining)
         {
             worker.deaf = true;
         }
@@ -104,7 +104,7 @@ impl Pool {
         min_ready: Duration,
         now: Time,
     ) -> Standing {
-        let occupant = slot.occupant.and_then(|id| self.workers.get(&id));
+        let occupant = slot.occupant.and_then(|id| self.workers.get(id));
         let is_there = occupant.is_some_and(|worker| worker.edition.generation == target);
         let serves = occupant.is_some_and(|worker| worker.state.is_ready());
         let alone = slot.successor.is_none() && slot.due.is_none();
@@ -158,7 +158,7 @@ impl Pool {
         ctx: &mut Context,
     ) -> bool {
         let proved = |id: WorkerId| {
-            let worker = self.workers.get(&id).filter(|worker| worker.state.is_ready());
+            let worker = self.workers.get(id).filter(|worker| worker.state.is_ready());
             worker.and_then(|worker| worker.ready_for(ctx.now)).is_some_and(|ready| ready >= min_ready)
         };
         let slots = (0..).zip(&self.slots);
@@ -182,14 +182,14 @@ impl Pool {
     /// has taken one and serves stays for the time being.
     pub(in crate::core) fn undo(&mut self, failed: Generation, back: Edition, ctx: &mut Context) {
         let is_failed = |workers: &Self, id: &WorkerId| {
-            workers.workers.get(id).is_some_and(|worker| worker.edition.generation == failed)
+            workers.workers.get(*id).is_some_and(|worker| worker.edition.generation == failed)
         };
         for index in 0..self.slots.len() {
             let Some(slot) = self.slots.get(index) else { continue };
             let successor = slot.successor.filter(|id| is_failed(self, id));
             let unready = slot.occupant.filter(|id| {
                 is_failed(self, id)
-                    && self.workers.get(id).is_some_and(|worker| worker.state == WorkerState::Starting)
+                    && self.workers.get(*id).is_some_and(|worker| worker.state == WorkerState::Starting)
             });
             let Some(slot) = self.slots.get_mut(index) else { continue };
             if slot.edition.generation != failed && successor.is_none() {
@@ -228,7 +228,7 @@ impl Pool {
     pub(super) fn let_go(&mut self, id: WorkerId, ctx: &mut Context) {
         let (signal, deadline) = (ctx.config.stop_signal, ctx.now + ctx.config.stop_patience());
         let roll = self.roll;
-        if let Some(worker) = self.workers.get_mut(&id) {
+        if let Some(worker) = self.workers.get_mut(id) {
             worker.replaced_by = roll;
             worker.retire(id, signal, deadline, ctx);
         }

@@ -3,8 +3,8 @@
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use super::Engine;
 use super::workers::{Newcomer, Worker};
-use super::{Child, Engine};
 use crate::config::values::{NodeIpc, ReadyWhen};
 use crate::core::event::{Action, Event, SpawnFailure};
 use crate::core::signal::Signal;
@@ -48,7 +48,7 @@ impl Engine {
         match self.try_spawn(worker, slot, edition) {
             Ok(pid) => {
                 let socket = self.launcher.socket_way();
-                self.children.insert(pid, Child::Worker(worker));
+                self.children.insert(pid, worker);
                 let release = edition.release;
                 let version = self.launcher.releases.version(release);
                 let known = Worker::new(pid, slot, release, version, socket);
@@ -144,8 +144,8 @@ impl Engine {
             return;
         }
         self.job_control.on_sent(signal);
-        if let (Signal::KILL, Some(known)) =
-            (signal, self.workers.values_mut().find(|known| known.pid == pid))
+        if signal == Signal::KILL
+            && let Some(known) = self.children.get(&pid).and_then(|worker| self.workers.get_mut(worker))
         {
             known.killed = true;
         }

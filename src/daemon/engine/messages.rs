@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::{Child, Engine};
+use super::Engine;
 use crate::config::values::{NodeIpc, StopMessage};
 use crate::core::event::{Event, SpawnFailure};
 use crate::core::types::{Pid, WorkerId};
@@ -37,8 +37,7 @@ impl Engine {
 
     /// Ask a worker to finish on its channel. Where it cannot be reached, the core hears of it.
     pub(super) fn send_stop_message(&mut self, pid: Pid) {
-        let Some(Child::Worker(worker)) = self.children.get(&pid) else { return };
-        let worker = *worker;
+        let Some(worker) = self.children.get(&pid).copied() else { return };
         let sent = match (self.channels.get(&worker), &self.stop_message) {
             (Some(channel), Some(StopMessage::Json(text))) => channel.send(format!("{text}\n").as_bytes()),
             (Some(channel), Some(StopMessage::Disconnect)) => channel.hang_up(),

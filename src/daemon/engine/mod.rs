@@ -62,8 +62,9 @@ pub(super) struct Engine {
     /// As many as the pool was last made for.
     processors: u32,
     events: VecDeque<Event>,
-    /// Everybody we have started and not reaped; who is not here is an orphan.
-    children: BTreeMap<Pid, Child>,
+    /// Everybody we have started and not reaped; who is in neither is an orphan.
+    children: BTreeMap<Pid, WorkerId>,
+    checks: BTreeMap<Pid, Check>,
     workers: BTreeMap<WorkerId, Worker>,
     node_ipc: NodeIpc,
     stop_message: Option<StopMessage>,
@@ -108,11 +109,6 @@ pub(super) struct Engine {
     exit: Option<ExitStatus>,
 }
 
-enum Child {
-    Worker(WorkerId),
-    Check(Check),
-}
-
 struct Check {
     reply: oneshot::Sender<bool>,
     kill_at: Option<Time>,
@@ -134,6 +130,7 @@ impl Engine {
             processors: core.config().workers,
             events: VecDeque::new(),
             children: BTreeMap::new(),
+            checks: BTreeMap::new(),
             workers: BTreeMap::new(),
             node_ipc: config.node_ipc,
             stop_message: config.stop_message,
@@ -213,10 +210,8 @@ impl Engine {
     /// Do what time has made due.
     pub(super) fn tick(&mut self) {
         let now = self.clock.now();
-        for (pid, child) in &mut self.children {
-            if let Child::Check(check) = child
-                && check.kill_at.is_some_and(|at| at <= now)
-            {
+        for (pid, check) in &mut self.checks {
+            if check.kill_at.is_some_and(|at| at <= now) {
                 check.kill_at = None;
                 let _ = kill::send(*pid, Signal::KILL, Scope::Group, None);
             }
@@ -239,10 +234,7 @@ impl Engine {
 
     /// When [`Engine::tick`] wants to be called.
     pub(super) fn next_tick(&self) -> Option<Time> {
-        let checks = self.children.values().filter_map(|child| match child {
-            Child::Check(check) => check.kill_at,
-            Child::Worker(_) => None,
-        });
+        let checks = self.checks.values().filter_map(|check| check.kill_at);
         checks
             .chain(self.remnants.iter().map(|(kill_at, _)| *kill_at))
             .chain(self.look_at)

@@ -1,6 +1,6 @@
 //! Reaping: whoever dies is buried, and the core is told of its workers.
 
-use super::{Child, Engine, LOOK_FOR_GUESTS};
+use super::{Engine, LOOK_FOR_GUESTS};
 use crate::admin::Stats;
 use crate::core::event::Event;
 use crate::core::signal::Signal;
@@ -37,7 +37,7 @@ impl Engine {
             match change {
                 Change::Exited(pid) => self.bury(pid),
                 Change::Stopped(pid, by) => {
-                    if matches!(self.children.get(&pid), Some(Child::Worker(_))) {
+                    if self.children.contains_key(&pid) {
                         self.job_control.on_stopped(pid, by);
                     }
                 }
@@ -48,14 +48,14 @@ impl Engine {
 
     fn bury(&mut self, pid: Pid) {
         let child = self.children.remove(&pid);
-        if let Some(Child::Worker(_)) = child {
+        if child.is_some() {
             self.endings.forget(pid);
             // Its group has its number for as long as it is a zombie: now its helpers can be told safely.
             let _ = kill::send_to_group(pid, Signal::TERM);
         }
         let Some(exit) = reap::reap(pid) else { return };
         match child {
-            Some(Child::Worker(worker)) => {
+            Some(worker) => {
                 self.job_control.on_exited(pid);
                 let known = self.workers.remove(&worker);
                 let by_us = known.as_ref().is_some_and(|known| known.killed);
@@ -81,10 +81,12 @@ impl Engine {
                 }
                 self.events.push_back(Event::Exited { worker, exit });
             }
-            Some(Child::Check(check)) => {
-                let _ = check.reply.send(exit == Exit::Code(0));
-            }
-            None => Stats::count(&self.stats.orphans_reaped),
+            None => match self.checks.remove(&pid) {
+                Some(check) => {
+                    let _ = check.reply.send(exit == Exit::Code(0));
+                }
+                None => Stats::count(&self.stats.orphans_reaped),
+            },
         }
     }
 

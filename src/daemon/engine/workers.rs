@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Check, Child, Engine};
+use super::{Check, Engine};
 use crate::config::values::ReadyWhen;
 use crate::core::event::{Event, Hang};
 use crate::core::signal::Signal;
@@ -165,7 +165,7 @@ impl Engine {
         match self.launcher.start_check(command, release, slot, pid) {
             Ok(pid) => {
                 let kill_at = Some(self.clock.now() + timeout);
-                self.children.insert(pid, Child::Check(Check { reply, kill_at }));
+                self.checks.insert(pid, Check { reply, kill_at });
             }
             Err(failure) => {
                 tracing::warn!(slot, reason = failure.reason(), "check not run");
