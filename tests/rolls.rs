@@ -248,6 +248,7 @@ fn the_same_target_is_joined_and_another_one_waits_its_turn() {
     let mut first = waiting(&pool, &["--version", "v2"]);
     wait_for_stage(&pool, "replacing");
     let mut joined = waiting(&pool, &["--version", "v2"]);
+    pool.logged("roll joined");
     let mut superseded = waiting(&pool, &["--version", "v3"]);
     until("it waits", || (pool.status()["roll"]["queued"] == true).then_some(()));
     let mut latest = waiting(&pool, &["--version", "v4"]);

@@ -352,6 +352,10 @@ pub enum Notice {
         trigger: RollTrigger,
         why: String,
     },
+    RollJoined {
+        roll: u64,
+        trigger: RollTrigger,
+    },
     RollRefused {
         trigger: RollTrigger,
         reason: String,

@@ -14,7 +14,7 @@ use super::pool::{Pool, Standing, Survey, Turn};
 use super::scales::Scales;
 use super::snapshot::{RollOutcome, RollStage, RollView};
 use super::time::Time;
-use super::types::{Edition, SlotIndex, Target};
+use super::types::{Edition, Generation, SlotIndex, Target};
 
 #[derive(Debug)]
 pub(super) struct Roll {
@@ -163,7 +163,18 @@ impl Roll {
 
     /// Do whatever can be done now. New slots are turned only where it `may_turn` them.
     pub(super) fn advance(&mut self, may_turn: bool, pool: &mut Pool, ctx: &mut Context) -> Progress {
+        self.observe(pool);
+        let progress = self.step(may_turn, pool, ctx);
+        // The old workers that it has told to go serve no more.
+        self.observe(pool);
+        progress
+    }
+
+    pub(super) fn observe(&mut self, pool: &Pool) {
         self.least_ready = self.least_ready.min(pool.ready());
+    }
+
+    fn step(&mut self, may_turn: bool, pool: &mut Pool, ctx: &mut Context) -> Progress {
         let bounds = self.bounds(pool.desired(), ctx);
         let mut survey = pool.survey(bounds.target.generation, bounds.min_ready, ctx.now);
         let spare = survey.available.saturating_sub(Self::floor(&bounds, &survey, pool.desired()));
@@ -204,19 +215,38 @@ impl Roll {
         if may_turn { self.turn(&bounds, &survey, underway, pool, ctx) } else { Progress::Waiting }
     }
 
+    /// Of which generation a worker counts only once it has been ready for so long.
+    pub(super) fn yardstick(&self, ctx: &Context) -> (Generation, Duration) {
+        match self.course {
+            Course::Forward(_) => (self.to.generation, ctx.config.roll.min_ready_time),
+            // It has proved itself before.
+            Course::Back(_) => (self.from.generation, Duration::ZERO),
+        }
+    }
+
     fn bounds(&self, workers: u32, ctx: &Context) -> Bounds {
         let (surge, unavailable) = ctx.config.roll.bounds(workers);
-        let (target, min_ready) = match self.course {
-            Course::Forward(_) => (self.to, ctx.config.roll.min_ready_time),
-            // It has proved itself before.
-            Course::Back(_) => (self.from, Duration::ZERO),
+        let (_, min_ready) = self.yardstick(ctx);
+        let target = match self.course {
+            Course::Forward(_) => self.to,
+            Course::Back(_) => self.from,
         };
         Bounds { target, min_ready, surge, unavailable }
     }
 
-    /// Workers below which nobody is told to go.
+    /// Workers below which nobody is told to go whose replacement is ready.
     fn floor(bounds: &Bounds, survey: &Survey, workers: u32) -> u32 {
-        workers.saturating_sub(bounds.unavailable).saturating_sub(survey.hopeless)
+        workers.saturating_sub(bounds.unavailable).saturating_sub(survey.written_off())
+    }
+
+    /// Workers below which nobody is told to go before his replacement comes. A slot that keeps crashing is one that is
+    /// missing; on the way back it would be missing for ever, and all but the last can be done without for that.
+    fn least(&self, bounds: &Bounds, survey: &Survey, workers: u32) -> u32 {
+        let promised = workers.saturating_sub(bounds.unavailable);
+        match self.course {
+            Course::Forward(_) => promised.saturating_sub(survey.finished),
+            Course::Back(_) => Self::floor(bounds, survey, workers).max(promised.min(1)),
+        }
     }
 
     /// Nobody is on the way. `None`: more slots may be turned.
@@ -226,13 +256,17 @@ impl Roll {
         let roll = self.id;
         match *pace {
             Pace::Holding(until) | Pace::Pausing(until) if until > ctx.now => return Some(Progress::Waiting),
-            Pace::Holding(_) | Pace::Pausing(_) => *pace = Pace::Going,
+            Pace::Holding(_) | Pace::Pausing(_) => {
+                *pace = Pace::Going;
+                return self.between_batches(all_done, survey, ctx);
+            }
             Pace::Going | Pace::Batch => {
                 if let Some((canaries, canary)) = self.canaries.zip(rules.canary)
                     && (self.done >= canaries || all_done)
                 {
                     self.canaries = None;
-                    *pace = Pace::Holding(ctx.now + canary.hold);
+                    // It is the pause after their batch, too.
+                    *pace = Pace::Holding(ctx.now + canary.hold.max(rules.pause));
                     ctx.tell(Notice::RollHolds { roll, canaries: self.done, hold: canary.hold });
                     return self.between_batches(all_done, survey, ctx);
                 }
@@ -267,12 +301,12 @@ impl Roll {
     ) -> Progress {
         let workers = pool.desired();
         let mut room = workers.saturating_add(bounds.surge).saturating_sub(survey.committed);
-        let mut spare = survey.available.saturating_sub(Self::floor(bounds, survey, workers));
+        let mut spare = survey.available.saturating_sub(self.least(bounds, survey, workers));
         let mut canaries = match self.course {
             Course::Forward(_) => self.canaries.map(|canaries| canaries.saturating_sub(self.done + underway)),
             Course::Back(_) => None,
         };
-        let (mut turned, mut beside) = (0, 0);
+        let (mut turned, mut newcomers) = (0, 0);
         for (slot, standing) in candidates(survey) {
             if canaries == Some(0) {
                 break;
@@ -284,7 +318,7 @@ impl Roll {
             } else if room == 0 {
                 Memory::Short { told: false }
             } else {
-                self.memory_for(beside + 1, survey, ctx)
+                self.memory_for(newcomers + 1, survey, ctx)
             };
             let make_room = match memory {
                 Memory::Unknown => break,
@@ -301,11 +335,14 @@ impl Roll {
                 Memory::Short { .. } => true,
             };
             room -= u32::from(!make_room && !alone);
-            beside += u32::from(!make_room && !alone);
+            newcomers += u32::from(!make_room);
             spare -= u32::from(make_room && serves);
             canaries = canaries.map(|left| left - 1);
             turned += 1;
             pool.turn(slot, Turn::Roll, bounds.target, make_room, ctx);
+        }
+        if newcomers > 0 {
+            self.scales.forget();
         }
         if let Course::Forward(pace) = &mut self.course {
             self.replaced += turned;
@@ -321,7 +358,7 @@ impl Roll {
         if !self.is_forward() {
             return Memory::Fits;
         }
-        match self.scales.room((survey.committed, survey.leaving), ctx) {
+        match self.scales.room(survey.load(), ctx) {
             None => Memory::Unknown,
             Some(room) if room >= more => Memory::Fits,
             Some(_) => {

@@ -2,24 +2,28 @@
 
 use super::context::Context;
 use super::event::Action;
+use super::types::WorkerId;
 
-/// What was true of the pool when it was weighed: who comes or goes makes the answer stale.
-pub(super) type State = (u32, u32);
+/// Processes there are and will be, those that leave, and who came last: where that changes, an answer is stale.
+pub(super) type Load = (u32, u32, WorkerId);
 
 #[derive(Debug, Default)]
 pub(super) struct Scales {
-    asked: Option<State>,
-    known: Option<(State, u32)>,
+    asked: Option<Load>,
+    /// Questions without an answer: only that to the last one counts.
+    unanswered: u32,
+    known: Option<(Load, u32)>,
 }
 
 impl Scales {
     /// How many more workers have room; `None` until that is known, which it soon is.
-    pub(super) fn room(&mut self, state: State, ctx: &mut Context) -> Option<u32> {
+    pub(super) fn room(&mut self, load: Load, ctx: &mut Context) -> Option<u32> {
         match self.known {
-            Some((known, room)) if known == state => Some(room),
+            Some((known, room)) if known == load => Some(room),
             Some(_) | None => {
-                if self.asked != Some(state) {
-                    self.asked = Some(state);
+                if self.asked != Some(load) {
+                    self.asked = Some(load);
+                    self.unanswered += 1;
                     ctx.act(Action::Weigh);
                 }
                 None
@@ -29,8 +33,12 @@ impl Scales {
 
     /// Says whether that was asked.
     pub(super) fn on_weighed(&mut self, room: u32) -> bool {
-        self.known = self.asked.take().map(|state| (state, room)).or(self.known);
-        self.known.is_some()
+        let Some(left) = self.unanswered.checked_sub(1) else { return false };
+        self.unanswered = left;
+        if left == 0 {
+            self.known = self.asked.take().map(|load| (load, room));
+        }
+        true
     }
 
     /// What is known may be so no longer.

@@ -226,6 +226,10 @@ impl Worker {
     /// As [`Worker::stop`], while others go on serving: where its connections wait in a queue of its own, it is told
     /// once that is empty.
     pub(super) fn retire(&mut self, id: WorkerId, signal: Signal, deadline: Time, ctx: &mut Context) {
+        // Told before: it keeps its time, and what waits for it is being served still.
+        if self.state == WorkerState::Draining {
+            return;
+        }
         let Some(patience) = ctx.config.retire_patience().filter(|_| self.state.is_ready()) else {
             return self.stop(signal, deadline, ctx);
         };

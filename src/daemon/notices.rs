@@ -118,6 +118,9 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
             tracing::info!(roll, from = from.0, to = to.0, %trigger, workers, "roll started");
         }
         Notice::RollQueued { trigger, why } => tracing::info!(%trigger, why, "roll queued"),
+        Notice::RollJoined { roll, trigger } => {
+            tracing::info!(roll, %trigger, "roll joined by another request")
+        }
         Notice::RollRefused { trigger, reason } => tracing::warn!(%trigger, reason, "roll refused"),
         Notice::SlotTurned { roll, slot, generation, done, of } => {
             tracing::info!(roll, slot, generation = generation.0, done, of, "slot turned");

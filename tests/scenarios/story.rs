@@ -7,11 +7,13 @@ use drainit::core::Supervisor;
 use drainit::core::config::{
     Backoff, BreakerRules, Config, Count, Kind, LbWait, MaxCrashes, ReadinessOnDrain, Restart, RollRules,
 };
-use drainit::core::event::{Action, Command, Event, Outcome, RequestId, SpawnFailure};
+use drainit::core::event::{
+    Action, Command, Event, Outcome, RequestId, RollOrder, RollTrigger, SpawnFailure,
+};
 use drainit::core::signal::{Signal, SignalTable};
-use drainit::core::snapshot::Phase;
+use drainit::core::snapshot::{Phase, RollOutcome, WorkerState};
 use drainit::core::time::Time;
-use drainit::core::types::{Exit, Pid, Scope, WorkerId};
+use drainit::core::types::{Exit, Pid, Release, Scope, Target, WorkerId};
 use drainit::core::word::Word;
 
 pub(crate) const BY_TERM: Exit = Exit::Signal(Signal::TERM);
@@ -136,6 +138,33 @@ impl Story {
 
     pub(crate) fn scale(&mut self, workers: u32) {
         self.tell(Event::Command { command: Command::Scale(workers), request: RequestId(99) });
+    }
+
+    pub(crate) fn rolls(&mut self, request: u64, release: u64) {
+        let target = Some(Target { release: Release(release), version: None });
+        let order = RollOrder { target, trigger: RollTrigger::Request, wait: true };
+        self.tell(Event::Command { command: Command::Roll(order), request: RequestId(request) });
+    }
+
+    pub(crate) fn aborts(&mut self, request: u64) {
+        self.tell(Event::Command { command: Command::Abort, request: RequestId(request) });
+    }
+
+    /// There is room for so many more.
+    pub(crate) fn weighed(&mut self, room: u32) {
+        assert!(self.actions.contains(&Action::Weigh));
+        self.tell(Event::Weighed { room });
+    }
+
+    /// Which generation each slot has, and whether it serves.
+    pub(crate) fn generations(&self) -> Vec<(u32, u64, bool)> {
+        let workers = self.core.snapshot(self.now).workers;
+        let alive = workers.iter().filter(|view| view.state != WorkerState::Draining);
+        alive.map(|view| (view.slot, view.generation.0, view.ready)).collect()
+    }
+
+    pub(crate) fn outcomes(&self) -> Vec<RollOutcome> {
+        self.core.snapshot(self.now).history.iter().map(|record| record.outcome).collect()
     }
 
     pub(crate) fn spawned(&mut self, worker: u64) {

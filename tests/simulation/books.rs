@@ -276,7 +276,10 @@ impl Books {
                 let Some(worker) = self.workers.get_mut(&id) else { continue };
                 self.this_step.lost_ready += u32::from(worker.is_ready());
                 worker.retires_by = retires_by.filter(|_| worker.is_ready()).or(worker.retires_by);
-                worker.tell(deadline);
+                // Whoever has been told before keeps its time.
+                if worker.told.is_none() {
+                    worker.tell(deadline);
+                }
             }
         }
         let vacancy = Some(Vacancy { since: self.now, ceiling: Duration::ZERO });

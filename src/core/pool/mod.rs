@@ -83,6 +83,8 @@ pub(super) struct FailedSpawn {
     pub(super) generation: Generation,
     /// It was asked to stop before it existed.
     pub(super) asked: bool,
+    /// Nobody else is about to be what it was to be.
+    pub(super) missed: bool,
     pub(super) failure: SpawnFailure,
 }
 
@@ -175,7 +177,9 @@ impl Pool {
 
     /// No empty slot is filled any more.
     pub(super) fn stop_filling(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.due = None);
+        for slot in &mut self.slots {
+            (slot.due, slot.refill) = (None, false);
+        }
     }
 
     /// Grow by empty slots, shrink by retiring the highest ones.
@@ -208,10 +212,17 @@ impl Pool {
             return None;
         }
         let worker = self.workers.remove(id)?;
-        self.vacate(worker.slot, id, ctx.now);
+        let was_successor =
+            self.slots.get(worker.slot as usize).is_some_and(|slot| slot.successor == Some(id));
+        let vacant = self.vacate(worker.slot, id, ctx.now);
         ctx.counters.spawn_failures += 1;
-        let generation = worker.edition.generation;
-        Some(FailedSpawn { slot: worker.slot, generation, asked: worker.was_asked_to_stop(), failure })
+        Some(FailedSpawn {
+            slot: worker.slot,
+            generation: worker.edition.generation,
+            asked: worker.was_asked_to_stop(),
+            missed: vacant || was_successor,
+            failure,
+        })
     }
 
     pub(super) fn on_ready(&mut self, id: WorkerId, ctx: &mut Context) {
@@ -352,12 +363,15 @@ impl Pool {
     fn vacate(&mut self, index: SlotIndex, id: WorkerId, now: Time) -> bool {
         let Some(slot) = self.slots.get_mut(index as usize) else { return false };
         let was_own = slot.occupant == Some(id) || slot.successor == Some(id);
+        // Whoever follows it already is whom it has made room for.
+        let mut refill = false;
         if slot.occupant == Some(id) {
             slot.occupant = slot.successor.take();
+            refill = std::mem::take(&mut slot.refill);
         }
         slot.successor.take_if(|successor| *successor == id);
         let vacant = was_own && slot.is_vacant();
-        if vacant && std::mem::take(&mut slot.refill) && slot.due.is_none() {
+        if vacant && refill && slot.due.is_none() {
             slot.due = Some(now);
         }
         vacant

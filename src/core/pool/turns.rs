@@ -6,6 +6,7 @@ use super::slot::Turn;
 use super::{Pool, Slot};
 use crate::core::context::Context;
 use crate::core::event::Action;
+use crate::core::scales::Load;
 use crate::core::snapshot::WorkerState;
 use crate::core::time::Time;
 use crate::core::types::{Edition, Generation, SlotIndex, WorkerId};
@@ -24,8 +25,12 @@ pub(in crate::core) struct Survey {
     pub(in crate::core) leaving: u32,
     /// Those of them that may still accept connections.
     pub(in crate::core) accepting: bool,
-    /// Slots in which nobody serves for long: nobody waits for them.
+    /// Slots in which workers crash one after the other: nobody waits for them.
     pub(in crate::core) hopeless: u32,
+    /// Slots that are empty for good.
+    pub(in crate::core) finished: u32,
+    /// Whoever came last.
+    newest: WorkerId,
 }
 
 /// How far a slot is on its way to a generation.
@@ -43,6 +48,18 @@ pub(in crate::core) enum Standing {
     Busy,
     /// Empty for good.
     Finished,
+}
+
+impl Survey {
+    /// Slots that nobody waits for.
+    pub(in crate::core) fn written_off(&self) -> u32 {
+        self.hopeless + self.finished
+    }
+
+    /// What makes it another pool, for whoever weighs it.
+    pub(in crate::core) fn load(&self) -> Load {
+        (self.committed, self.leaving, self.newest)
+    }
 }
 
 impl Pool {
@@ -74,7 +91,9 @@ impl Pool {
             committed: self.len().saturating_add(count(coming)),
             leaving: self.len().saturating_sub(seated),
             accepting,
-            hopeless: count(hopeless),
+            hopeless: count(hopeless.filter(|slot| !slot.finished)),
+            finished: count(self.slots.iter().filter(|slot| slot.finished)),
+            newest: WorkerId(self.last_id),
             standings,
         }
     }
@@ -173,9 +192,13 @@ impl Pool {
         self.slots.get_mut(index as usize).is_some_and(|slot| slot.turn.take().is_some())
     }
 
-    /// No roll is under way any more; what has begun goes on as it is.
+    /// No roll is under way any more: whoever comes from here on is of the pool's own generation.
     pub(in crate::core) fn end_turns(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.turn = slot.turn.filter(|turn| *turn != Turn::Roll));
+        let edition = self.edition;
+        for slot in &mut self.slots {
+            slot.turn.take_if(|turn| *turn == Turn::Roll);
+            slot.edition = edition;
+        }
     }
 
     /// Whoever was about to take a place for generation `failed` goes, and `back` comes where nobody is left. Whoever
@@ -191,6 +214,8 @@ impl Pool {
                 is_failed(self, id)
                     && self.workers.get(*id).is_some_and(|worker| worker.state == WorkerState::Starting)
             });
+            let state = |id| self.workers.get(id).map(|worker| worker.state);
+            let forsaken = slot.occupant.and_then(state) == Some(WorkerState::Hung);
             let Some(slot) = self.slots.get_mut(index) else { continue };
             if slot.edition.generation != failed && successor.is_none() {
                 continue;
@@ -199,8 +224,21 @@ impl Pool {
             slot.edition = back;
             slot.successor.take_if(|id| Some(*id) == successor);
             slot.refill |= unready.is_some();
-            slot.due = (slot.is_vacant() && !slot.finished).then_some(ctx.now);
+            slot.due = (forsaken || slot.is_vacant() && !slot.finished).then_some(ctx.now);
             successor.into_iter().chain(unready).for_each(|id| self.let_go(id, ctx));
+        }
+    }
+
+    /// Whoever was about to take the place of somebody who serves is not needed.
+    pub(in crate::core) fn recall_turns(&mut self, ctx: &mut Context) {
+        for index in 0..self.slots.len() {
+            let serves = |id| self.workers.get(id).is_some_and(|worker| worker.state.is_ready());
+            let turned = self.slots.get_mut(index).filter(|slot| slot.turn == Some(Turn::Roll));
+            let Some(slot) = turned.filter(|slot| slot.occupant.is_some_and(serves)) else { continue };
+            slot.due = None;
+            if let Some(successor) = slot.successor.take() {
+                self.let_go(successor, ctx);
+            }
         }
     }
 

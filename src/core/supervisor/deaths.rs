@@ -19,7 +19,7 @@ impl Supervisor {
         if failed.asked || self.life.is_ending() {
             return;
         }
-        let FailedSpawn { slot, generation, failure, .. } = failed;
+        let FailedSpawn { slot, generation, missed, failure, .. } = failed;
         let what = format!("could not be started: {}", failure.reason());
         if self.on_generation_failed(generation, slot, &what) {
             self.ctx.tell(Notice::SpawnFailed { slot, failure, retry: None });
@@ -27,7 +27,7 @@ impl Supervisor {
         }
         // A refusal of the system passes; that the command is gone is a crash like any other.
         let crashed = !matches!(failure, SpawnFailure::System(_));
-        let retry = self.pool.replace(slot, false, &mut self.ctx);
+        let retry = if missed { self.pool.replace(slot, false, &mut self.ctx) } else { None };
         let reason = failure.reason().to_owned();
         self.ctx.tell(Notice::SpawnFailed { slot, failure, retry });
         if crashed {
@@ -43,6 +43,7 @@ impl Supervisor {
             SpawnFailure::System(_) => code::OS,
         };
         self.ctx.recall_spawns();
+        self.drop_roll(failed.failure.reason());
         self.exit(ExitStatus { code, reason: failed.failure.reason().to_owned() });
     }
 
@@ -52,6 +53,10 @@ impl Supervisor {
             return;
         }
         if death.asked || death.hung {
+            // Whoever was to follow it may have ended before.
+            if death.hung {
+                self.pool.finish(death.slot);
+            }
             return;
         }
         let failed = death.failed || !death.exit.is_success();
@@ -60,13 +65,14 @@ impl Supervisor {
             Restart::OnFailure => failed,
             Restart::Never => false,
         };
+        // Whatever the restart policy: whoever was to come back comes.
+        let replaced =
+            replaced || death.was_successor && self.roll.as_ref().is_some_and(|roll| !roll.is_forward());
         let what = if death.failed { "was not ready in time".to_owned() } else { death.exit.to_string() };
         // What a roll has started and has not proved itself is the roll's affair.
         let is_the_rolls = failed || replaced || death.was_successor;
         if is_the_rolls && self.on_generation_failed(death.generation, death.slot, &what) {
-            if replaced {
-                self.pool.refill(death.slot, self.ctx.now);
-            }
+            self.pool.refill(death.slot, self.ctx.now);
             return;
         }
         if !replaced {

@@ -43,16 +43,21 @@ impl Supervisor {
         let (surge, unavailable) = rules.bounds(workers);
         let floor = workers.saturating_sub(unavailable);
         if let Some((slot, why)) = self.pool.recycled() {
-            let survey = self.pool.survey(edition.generation, rules.min_ready_time, self.ctx.now);
-            let spare = survey.available.saturating_sub(floor.saturating_sub(survey.hopeless));
+            // A roll that has begun since has newcomers of its own, who have to prove themselves too.
+            let own = (edition.generation, rules.min_ready_time);
+            let (judged, min_ready) = self.roll.as_ref().map_or(own, |roll| roll.yardstick(&self.ctx));
+            let survey = self.pool.survey(judged, min_ready, self.ctx.now);
+            let spare = survey.available.saturating_sub(floor.saturating_sub(survey.written_off()));
             self.pool.promote(|turn| turn != Turn::Roll, rules.min_ready_time, spare, &mut self.ctx);
             let standing =
                 self.pool.standing_of(slot, edition.generation, rules.min_ready_time, self.ctx.now);
-            if standing == Standing::Done {
-                self.pool.end_turn(slot);
-                self.on_recycled(slot, why);
+            if standing != Standing::Done {
+                return;
             }
-            return;
+            self.pool.end_turn(slot);
+            self.on_recycled(slot, why);
+            // Its slot is the roll's now, where one has begun.
+            self.move_roll();
         }
         if self.roll.is_some() || !matches!(self.life, Life::Running) {
             return;
@@ -62,7 +67,7 @@ impl Supervisor {
         let survey = self.pool.survey(edition.generation, rules.min_ready_time, self.ctx.now);
         let may_add = survey.committed < workers.saturating_add(surge);
         let room = match may_add {
-            true => self.recycling.room((survey.committed, survey.leaving), &mut self.ctx),
+            true => self.recycling.room(survey.load(), &mut self.ctx),
             false => Some(0),
         };
         let Some(room) = room else { return };

@@ -72,6 +72,7 @@ impl Supervisor {
         let same = roll.is_forward() && roll.to.release == target.release && trigger != RollTrigger::Watch;
         if same {
             roll.waiting.extend(waiter);
+            self.ctx.tell(Notice::RollJoined { roll: roll.id, trigger });
             let text = format!("generation {} is on its way already", roll.to.generation.0);
             self.supersede("the roll that runs was asked for once more");
             return Ok(text);
@@ -152,19 +153,26 @@ impl Supervisor {
         self.move_roll();
     }
 
-    fn move_roll(&mut self) {
+    pub(super) fn move_roll(&mut self) {
         let may_turn = matches!(self.life, Life::Running);
         // What was not let through when it was asked for.
         if self.roll.is_none() && self.queued.is_some() && self.may_roll().is_ok() {
             self.begin_queued();
         }
-        while let Some(mut roll) = self.roll.take_if(|_| !self.life.is_ending()) {
+        // Where every worker has finished there is nothing to roll.
+        while let Some(mut roll) = self.roll.take_if(|_| !self.life.is_ending() && !self.pool.is_finished()) {
+            // Whoever has something better may try, where that is let through.
+            if roll.is_stuck() && self.queued.is_some() && self.may_roll().is_ok() {
+                self.pool.recall_turns(&mut self.ctx);
+                roll.observe(&self.pool);
+                self.roll = Some(roll);
+                self.end_roll();
+                continue;
+            }
             let progress = roll.advance(may_turn, &mut self.pool, &mut self.ctx);
             let begun = roll.has_begun();
-            let stuck = roll.is_stuck() && self.queued.is_some();
             self.roll = Some(roll);
             match progress {
-                Progress::Waiting if stuck => self.end_roll(),
                 Progress::Waiting => return,
                 Progress::Over => self.end_roll(),
                 Progress::Failed(reason) if begun => self.fail_roll(reason),

@@ -100,6 +100,7 @@ impl Supervisor {
     pub(super) fn sweep(&mut self, span: Option<Span>, status: ExitStatus) {
         // The sweep reaches whoever waits in this container, the hook's own process too.
         self.answer_hooks("drained");
+        self.drop_roll("every worker has finished");
         let now = self.ctx.now;
         let grace_ends = now + self.ctx.config.orphan_grace;
         let kill_at = span.map_or(grace_ends, |span| span.hard.min(grace_ends)).max(now);
