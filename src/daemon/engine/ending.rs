@@ -7,7 +7,9 @@
 //! A look costs a worker nothing, so it is frozen only where a look has found it quiet: for some 2 ms, never for more
 //! than [`FREEZE_MAX`], and no more than a tenth of its time. Where it is never found quiet, because new connections
 //! come faster than the old ones end, and somebody else is there to take them, it is kept from accepting: held for
-//! [`FREEZE_MAX`] at a time while all its threads wait for something, four fifths of its time at most.
+//! [`FREEZE_MAX`] at a time while all its threads wait for something, four fifths of its time at most. After a second of
+//! that it is held for [`HOLD_LONGER`], nine tenths of its time: where answers take seconds, one connection that it comes
+//! by in between is enough to keep it busy.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -42,6 +44,10 @@ const THAW_SHARE: u32 = 9;
 
 /// So long a worker is looked at before it is kept from accepting.
 const HOLD_AFTER: Duration = Duration::from_millis(250);
+
+/// So long it is held once that has not helped, and when that is.
+const HOLD_LONGER: Duration = Duration::from_millis(45);
+const LONGER_AFTER: Duration = Duration::from_millis(1250);
 
 /// It runs for so long at least after it has been held.
 const RUN_BETWEEN: Duration = Duration::from_millis(5);
@@ -143,8 +149,10 @@ impl Ending {
     fn freeze(&mut self, now: Time, held: bool) {
         // EPERM: it has become another user, and will be killed at its deadline if that can be done.
         if standstill::freeze(self.pid).is_ok() {
-            self.frozen = Some(Frozen { since: now, until: now + FREEZE_MAX, held });
-            self.due = now + if held { FREEZE_MAX } else { FREEZE_STEP };
+            let longer = held && now.since(self.began) >= LONGER_AFTER;
+            let most = if longer { HOLD_LONGER } else { FREEZE_MAX };
+            self.frozen = Some(Frozen { since: now, until: now + most, held });
+            self.due = now + if held { most } else { FREEZE_STEP };
         } else {
             self.due = now + FREEZE_MAX;
         }
