@@ -62,6 +62,15 @@ fn uvicorn() {
     loses_no_new_connection(&rows::uvicorn(), 6);
 }
 
+/// Where nobody new is sent to it any more when it is told.
+#[test]
+fn uvicorn_with_a_queue_each() {
+    leave_network();
+    if let Some(trial) = Trial::start(&rows::uvicorn(), &["--sockets=per-worker"]) {
+        trial.loses_nothing("/", Shape::NEW, times(10));
+    }
+}
+
 #[test]
 fn python_http_server() {
     loses_no_new_connection(&servers::python_http_server(), 10);
