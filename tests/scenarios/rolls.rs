@@ -130,6 +130,39 @@ fn the_same_joins_another_waits_and_the_latest_counts() {
     assert_eq!(story.generations(), [(0, 3, true)]);
 }
 
+/// Whoever runs already has read what was there before.
+#[test]
+fn what_has_changed_on_disk_is_rolled_for_whoever_joins_meanwhile() {
+    let mut story = Story::serving(pool(1));
+    story.signal(Signal::HUP);
+    story.watched_path_changes(7);
+    story.signal(Signal::HUP);
+    story.tell(Event::Weighed { room: 9 });
+    story.comes_up(2);
+    story.exits(1, BY_TERM);
+    story.weighed(9);
+    story.comes_up(3);
+    story.exits(2, BY_TERM);
+    assert_eq!(story.outcomes(), [RollOutcome::Rolled, RollOutcome::Rolled]);
+    assert_eq!(story.generations(), [(0, 3, true)]);
+}
+
+#[test]
+fn what_changes_while_the_breaker_is_open_is_rolled_for_later() {
+    let breaker = BreakerRules { failures: 1, window: seconds(600), reset: seconds(60) };
+    let mut story = Story::serving(Config { breaker, ..pool(1) });
+    story.at(1.0).rolls(1, 2);
+    story.weighed(9);
+    story.spawn_fails(2, not_found());
+    story.at(2.0).watched_path_changes(7);
+    assert!(story.spawns().is_empty());
+    story.at(61.0);
+    story.weighed(9);
+    story.comes_up(3);
+    story.exits(1, BY_TERM);
+    assert_eq!(story.outcomes(), [RollOutcome::RolledBack, RollOutcome::Rolled]);
+}
+
 #[test]
 fn three_failures_open_the_breaker_and_a_trial_closes_it() {
     let breaker = BreakerRules { failures: 3, window: seconds(600), reset: seconds(60) };

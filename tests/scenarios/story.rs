@@ -150,6 +150,11 @@ impl Story {
         self.tell(Event::Command { command: Command::Abort, request: RequestId(request) });
     }
 
+    pub(crate) fn watched_path_changes(&mut self, request: u64) {
+        let order = RollOrder { target: None, trigger: RollTrigger::Watch, wait: false };
+        self.tell(Event::Command { command: Command::Roll(order), request: RequestId(request) });
+    }
+
     /// There is room for so many more.
     pub(crate) fn weighed(&mut self, room: u32) {
         assert!(self.actions.contains(&Action::Weigh));

@@ -74,7 +74,11 @@ impl Supervisor {
             roll.waiting.extend(waiter);
             self.ctx.tell(Notice::RollJoined { roll: roll.id, trigger });
             let text = format!("generation {} is on its way already", roll.to.generation.0);
-            self.supersede("the roll that runs was asked for once more");
+            match &mut self.queued {
+                // What has changed on disk has not been read by whoever runs already.
+                Some(queued) if queued.trigger == RollTrigger::Watch => queued.target = roll.target.clone(),
+                Some(_) | None => self.supersede("the roll that runs was asked for once more"),
+            }
             return Ok(text);
         }
         let why = format!("roll {} is not over", roll.id);
