@@ -136,12 +136,28 @@ pub fn descendants(root: Pid) -> Option<Vec<Pid>> {
     Some(tree(root).split_off(1))
 }
 
+/// Of those who have become children of ours, so many are looked at, the last ones first: in a storm of orphans there are
+/// thousands, and whoever looks at all of them misses his deadlines.
+const FOSTERED_MAX: usize = 256;
+
+/// As many as a page has room for: the kernel counts through all of them anew for each that it tells while others die.
+fn first_children_of_ours() -> Vec<Pid> {
+    let own = own_pid();
+    let mut page = [0; PAGE];
+    let read =
+        fs::File::open(format!("/proc/{own}/task/{own}/children")).and_then(|mut file| file.read(&mut page));
+    let list = page.get(..read.unwrap_or(0)).unwrap_or_default();
+    let pids = list.split(|byte| *byte == b' ').filter_map(|pid| std::str::from_utf8(pid).ok()?.parse().ok());
+    pids.map(Pid).collect()
+}
+
 /// The processes of a worker's group, `leader` among them: those below it, and whoever has lost its parent and become
 /// a child of ours. Without /proc it is the leader alone.
 pub fn group(leader: Pid) -> Vec<Pid> {
     let is_of = |pid: &Pid| stat(*pid).is_some_and(|stat| stat.group == leader);
     let mut found = tree(leader);
-    let fostered = children(own_pid()).unwrap_or_default().into_iter().filter(|pid| *pid != leader);
+    let ours = first_children_of_ours().into_iter().rev().take(FOSTERED_MAX);
+    let fostered = ours.filter(|pid| *pid != leader);
     found.extend(fostered.filter(is_of).flat_map(tree));
     found.retain(|pid| *pid == leader || is_of(pid));
     found

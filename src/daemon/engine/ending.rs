@@ -255,6 +255,14 @@ impl Engine {
         };
         ports.extend(self.launcher.sockets.ports());
         ports.extend(self.endings.ports.get(&pid).into_iter().flatten());
+        // It serves nobody over a network.
+        if ports.is_empty() && self.names().is_empty() {
+            return false;
+        }
+        // What it might accept now would wait in vain otherwise: nobody else is there to take it.
+        if why == QuietEnd::NoHandler && !self.others_serve(worker) && self.has_no_connection(pid, &ports) {
+            return false;
+        }
         let now = self.clock.now();
         let watch = Watch::new(now, until);
         self.endings.sought.push(Ending {
@@ -272,6 +280,13 @@ impl Engine {
             frozen: None,
         });
         true
+    }
+
+    /// As far as can be seen.
+    fn has_no_connection(&self, pid: Pid, ports: &BTreeSet<u16>) -> bool {
+        let open = Shared::default().to(ports, self.names());
+        let own = connections::inodes_of(&procfs::group(pid));
+        open.ok().zip(own.ok()).is_some_and(|(open, own)| open.iter().all(|one| !own.contains(&one.inode)))
     }
 
     /// Said once.
@@ -398,7 +413,11 @@ impl Engine {
 
     /// Others serve, and go on doing so.
     fn others_accept(&self, ending: &Ending) -> bool {
-        self.workers.iter().any(|(id, known)| *id != ending.worker && known.ready && !known.told)
+        self.others_serve(ending.worker)
+    }
+
+    fn others_serve(&self, worker: WorkerId) -> bool {
+        self.workers.iter().any(|(id, known)| *id != worker && known.ready && !known.told)
     }
 
     fn may_hold(&self, ending: &Ending, now: Time) -> bool {
