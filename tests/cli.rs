@@ -422,3 +422,18 @@ fn a_check_that_cannot_be_aimed_is_refused_and_told_what_could_be() {
     let said = refused(&["--check", "http=:80/x", "--workers", "2"]);
     assert!(said.contains("--check") && said.contains("one worker"), "{said}");
 }
+
+#[test]
+fn uvicorn_has_a_queue_for_each_worker_where_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let unix = format!("unix:{}", folder.path().join("socket").display());
+    let asked = |address: &str, options: &[&str], worker: &str| {
+        let all = ["--restart", "never", "--admin", "off", "--control", "off", "--check", "tcp", "--listen"];
+        pid1().bare().options(all).options([address]).options(options).worker([worker]).run()
+    };
+    // A check without a port asks who has a queue of its own, and nobody else.
+    asked("127.0.0.1:0", &[], "say=uvicorn").assert_code(0).assert_says("uvicorn");
+    asked("127.0.0.1:0", &[], "say=another").assert_code(64);
+    asked("127.0.0.1:0", &["--sockets", "shared"], "say=uvicorn").assert_code(64);
+    asked(&unix, &[], "say=uvicorn").assert_code(64);
+}

@@ -56,9 +56,9 @@ pub struct PoolArgs {
         value_delimiter = ','
     )]
     pub listen: Vec<Listen>,
-    /// How the workers share these sockets: shared (one queue), per-worker (a queue each), sticky (each client to the same worker)
-    #[arg(long, env = "DRAINIT_SOCKETS", value_name = "MODE", default_value = "shared", value_parser = parse::sockets)]
-    pub sockets: Sockets,
+    /// How the workers share these sockets: shared (one queue), per-worker (a queue each), sticky (each client to the same worker) [default: per-worker for uvicorn, else shared]
+    #[arg(long, env = "DRAINIT_SOCKETS", value_name = "MODE", value_parser = parse::sockets)]
+    pub sockets: Option<Sockets>,
     /// Give servers that bind an address of --listen themselves drainit's socket in its place: auto, on or off
     #[arg(long, env = "DRAINIT_ADOPT_BIND", value_name = "WHEN", default_value = "auto", value_parser = parse::adopt_bind)]
     pub adopt_bind: AdoptBind,

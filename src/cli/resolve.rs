@@ -44,8 +44,9 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         Workers::Exactly(workers) => workers,
         Workers::Auto => (around.processors)().clamp(1, MAX_WORKERS),
     };
-    check_sockets(&args.pool, workers)?;
-    check_aim(&args)?;
+    let sockets = args.pool.sockets.unwrap_or_else(|| usual_sockets(&args));
+    check_sockets(&args.pool, sockets, workers)?;
+    check_aim(&args, sockets)?;
     let kind = if args.pool.workers == Workers::Exactly(1) && args.pool.listen.is_empty() {
         Kind::Single
     } else {
@@ -106,7 +107,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         stop_message: (stop_message.is_some() && !deaf)
             .then_some(StopMessage { wait: args.drain.stop_message_wait }),
         signal_scope: args.init.signal_scope,
-        own_queues: args.pool.sockets != Sockets::Shared,
+        own_queues: sockets != Sockets::Shared,
         signals: signals(kind, &args.init.signal),
         remap_exit: args.init.remap_exit.into_iter().collect(),
         seed: around.seed,
@@ -176,7 +177,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         command: args.command,
         listen: args.pool.listen,
         adopt_bind: args.pool.adopt_bind,
-        sockets: args.pool.sockets,
+        sockets,
         max_rss,
         user: args.pool.user,
         ready_when,
@@ -236,9 +237,28 @@ fn check_names(listen: &[Listen]) -> Result<(), String> {
     }
 }
 
+/// Told to stop, uvicorn accepts for another tenth of a second and closes what it has not read then. A queue of its own
+/// has nothing for it any more by that time.
+fn usual_sockets(args: &RunArgs) -> Sockets {
+    let listen = &args.pool.listen;
+    let may_have_queues = !listen.is_empty() && !listen.iter().any(is_unix);
+    if may_have_queues && runs_uvicorn(&args.command) { Sockets::PerWorker } else { Sockets::Shared }
+}
+
+/// By itself, by `python -m`, as gunicorn's worker class, by FastAPI's own command.
+fn runs_uvicorn(command: &[OsString]) -> bool {
+    let named = |word: &OsString| word.to_str().is_some_and(|word| word.contains("uvicorn"));
+    command.iter().any(named)
+        || command.first().is_some_and(|command| base_name(command) == OsStr::new("fastapi"))
+}
+
+fn is_unix(listen: &Listen) -> bool {
+    matches!(listen.address, Address::Unix(_) | Address::Abstract(_))
+}
+
 /// Only a TCP address has a queue for each worker.
-fn check_sockets(pool: &PoolArgs, workers: u32) -> Result<(), String> {
-    let mode = match pool.sockets {
+fn check_sockets(pool: &PoolArgs, sockets: Sockets, workers: u32) -> Result<(), String> {
+    let mode = match sockets {
         Sockets::Shared => return Ok(()),
         Sockets::PerWorker => "per-worker",
         Sockets::Sticky => "sticky",
@@ -246,20 +266,19 @@ fn check_sockets(pool: &PoolArgs, workers: u32) -> Result<(), String> {
     if pool.listen.is_empty() {
         return Err(format!("--sockets {mode} needs a --listen: there is no socket of drainit's"));
     }
-    let unix = |listen: &&Listen| matches!(listen.address, Address::Unix(_) | Address::Abstract(_));
-    if let Some(listen) = pool.listen.iter().find(unix) {
+    if let Some(listen) = pool.listen.iter().find(|listen| is_unix(listen)) {
         let address = &listen.address;
         return Err(format!("--sockets {mode} takes TCP addresses; --listen {address} can only be shared"));
     }
-    if pool.sockets == Sockets::Sticky && workers > BY_CLIENT_MAX {
+    if sockets == Sockets::Sticky && workers > BY_CLIENT_MAX {
         return Err(format!("--sockets sticky takes at most {BY_CLIENT_MAX} workers, not {workers}"));
     }
     Ok(())
 }
 
 /// Whether a check can reach the one worker it is meant for.
-fn check_aim(args: &RunArgs) -> Result<(), String> {
-    let shared = args.pool.sockets == Sockets::Shared;
+fn check_aim(args: &RunArgs, sockets: Sockets) -> Result<(), String> {
+    let shared = sockets == Sockets::Shared;
     let cannot = |option: &str, instead: &str| {
         Err(format!(
             "--{option} without a port asks the pool's own socket, which the workers share, so no single one can be \

@@ -39,15 +39,26 @@ struct Known {
     spoke: Option<Time>,
 }
 
-/// How still it is around a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// How still it is on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stillness {
     /// A request is in flight, or may be.
     None,
-    /// Somebody was answered only just: it is over, unless the worker is at work on the rest.
+    /// It was answered only just: it is over, unless the worker is at work on the rest.
     Brief,
-    /// Nobody is there, or everybody has been silent for long.
+    /// Silent for long.
     Long,
+}
+
+impl Stillness {
+    /// Whether nothing is in flight, of a worker that is or is not at work.
+    pub(super) fn is_idle(self, is_at_work: impl FnOnce() -> bool) -> bool {
+        match self {
+            Self::None => false,
+            Self::Brief => !is_at_work(),
+            Self::Long => true,
+        }
+    }
 }
 
 /// Whose turn it is.
@@ -72,18 +83,15 @@ impl Watch {
         WATCH.min(self.patience / 2)
     }
 
-    /// Take in what there is at `now`. The least still of the connections decides.
-    pub(super) fn judge(&mut self, now: Time, connections: &[Connection]) -> Stillness {
+    /// Take in what there is at `now`, and say how still each of them is, in their order.
+    pub(super) fn judge(&mut self, now: Time, connections: &[Connection]) -> Vec<Stillness> {
         let before = std::mem::take(&mut self.known);
-        let mut least = Stillness::Long;
-        for connection in connections {
-            least = least.min(match connection.traffic {
-                Some(traffic) => self.has_settled(now, connection, traffic, before.get(&connection.inode)),
-                None if self.may_be_idle(now, connection) => Stillness::Long,
-                None => Stillness::None,
-            });
-        }
-        least
+        let judged = connections.iter().map(|connection| match connection.traffic {
+            Some(traffic) => self.has_settled(now, connection, traffic, before.get(&connection.inode)),
+            None if self.may_be_idle(now, connection) => Stillness::Long,
+            None => Stillness::None,
+        });
+        judged.collect()
     }
 
     fn has_settled(
@@ -173,7 +181,7 @@ mod tests {
 
     impl Watch {
         fn is_quiet(&mut self, now: Time, connections: &[Connection]) -> bool {
-            self.judge(now, connections) > Stillness::None
+            self.judge(now, connections).iter().all(|stillness| stillness.is_idle(|| false))
         }
     }
 
@@ -187,7 +195,7 @@ mod tests {
 
     #[test]
     fn nobody_there_is_quiet() {
-        assert_eq!(watch().judge(at(0), &[]), Stillness::Long);
+        assert!(watch().is_quiet(at(0), &[]));
     }
 
     #[test]
@@ -222,7 +230,7 @@ mod tests {
         let mut watch = watch();
         assert!(!watch.is_quiet(at(0), &[seen(8, 12, 5, 5)]));
         assert!(!watch.is_quiet(at(500), &[seen(8, 12, 9, 9)]));
-        assert_eq!(watch.judge(at(1_000), &[seen(8, 12, 12, 12)]), Stillness::Brief);
+        assert_eq!(watch.judge(at(1_000), &[seen(8, 12, 12, 12)]), [Stillness::Brief]);
         assert!(!watch.is_quiet(at(1_010), &[seen(0, 12, 13, 13)]), "it has just answered");
     }
 

@@ -13,6 +13,7 @@ pub mod control;
 pub mod descriptors;
 pub mod eyes;
 pub mod foreign_socket;
+pub mod hangup;
 pub mod install;
 pub mod kill;
 pub mod listen;

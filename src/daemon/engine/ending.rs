@@ -5,12 +5,16 @@
 //! waits in the shared queue for somebody else, and what it may be sent meanwhile shows as unread.
 //!
 //! A look costs a worker nothing, so it is frozen only where a look has found it quiet: for some 2 ms, never for more
-//! than [`FREEZE_MAX`], and no more than a tenth of its time. Where it is never found quiet, because new connections
+//! than [`FREEZE_MAX`], and no more than a tenth of its time. Connections that are found idle then are hung up on, one
+//! after the other, where the kernel lets us: so it need not be quiet on all of them at once, and whoever sends the next
+//! request learns at once that there is nobody, not when the kernel has taken a large process apart. Where it is never
+//! found quiet, because new connections
 //! come faster than the old ones end, and somebody else is there to take them, it is kept from accepting: held for
 //! [`FREEZE_MAX`] at a time while all its threads wait for something, four fifths of its time at most. After a second of
 //! that it is held for [`HOLD_LONGER`], nine tenths of its time: where answers take seconds, one connection that it comes
 //! by in between is enough to keep it busy.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::Ordering;
@@ -22,8 +26,9 @@ use crate::core::event::{Event, QuietEnd};
 use crate::core::signal::Signal;
 use crate::core::time::Time;
 use crate::core::types::{Pid, Scope, WorkerId};
-use crate::daemon::quiet::{Stillness, Watch};
-use crate::sys::connections::{self, Connection};
+use crate::daemon::quiet::Watch;
+use crate::sys::connections::{self, Connection, State};
+use crate::sys::hangup;
 use crate::sys::standstill::{self, Handling};
 use crate::sys::{kill, procfs};
 
@@ -65,6 +70,8 @@ pub(super) struct Endings {
     /// That there is no telling has been said.
     told_blind: bool,
     told_half_blind: bool,
+    /// Connections of other processes cannot be closed.
+    cannot_hang_up: bool,
 }
 
 #[derive(Debug)]
@@ -144,6 +151,19 @@ impl Ending {
         }
         seen.retain(|connection| self.own.contains(&connection.inode));
         Ok(seen)
+    }
+
+    /// Those of `seen` that have no request in flight.
+    fn idle_among(
+        &mut self,
+        now: Time,
+        seen: &[Connection],
+        is_at_work: impl FnOnce() -> bool,
+    ) -> Vec<Connection> {
+        let is_at_work = LazyCell::new(is_at_work);
+        let judged = self.watch.judge(now, seen);
+        let idle = seen.iter().zip(judged).filter(|(_, stillness)| stillness.is_idle(|| *is_at_work));
+        idle.map(|(connection, _)| *connection).collect()
     }
 
     fn freeze(&mut self, now: Time, held: bool) {
@@ -357,16 +377,14 @@ impl Engine {
             Err(error) => return Found::Unknown(error),
         };
         self.tell_half_blind(&seen);
-        let quiet = match ending.watch.judge(now, &seen) {
-            // What keeps it are not its connections.
-            _ if seen.is_empty() && ending.why == QuietEnd::Straggler => false,
-            Stillness::None => false,
-            Stillness::Brief => !standstill::is_at_work(&members),
-            Stillness::Long => true,
-        };
-        if quiet && !self.is_needed(ending) {
+        let is_at_work = LazyCell::new(|| standstill::is_at_work(&members));
+        let idle = ending.idle_among(now, &seen, || *is_at_work);
+        // What keeps a straggler without any are not its connections.
+        let quiet = idle.len() == seen.len() && !(seen.is_empty() && ending.why == QuietEnd::Straggler);
+        let may_hang_up = !self.endings.cannot_hang_up && idle.iter().any(|one| one.state != State::OwnDone);
+        if quiet && !self.is_needed(ending) || may_hang_up {
             ending.freeze(now, false);
-        } else if self.may_hold(ending, now) && !standstill::is_at_work(&members) {
+        } else if self.may_hold(ending, now) && !*is_at_work {
             ending.freeze(now, true);
         }
         Found::Busy
@@ -386,19 +404,27 @@ impl Engine {
                     Err(error) => return Found::Unknown(error),
                 }
             };
-            let quiet = seen.is_some_and(|seen| match ending.watch.judge(now, &seen) {
-                Stillness::None => false,
-                Stillness::Brief => standstill::were_waiting(&members),
-                Stillness::Long => true,
-            });
-            if quiet && !self.is_needed(ending) {
-                return Found::Quiet;
+            if let Some(seen) = seen {
+                let idle = ending.idle_among(now, &seen, || !standstill::were_waiting(&members));
+                self.hang_up(&members, &idle);
+                if idle.len() == seen.len() && !self.is_needed(ending) {
+                    return Found::Quiet;
+                }
             }
             ending.thaw(self.clock.now(), &self.stats);
         } else {
             ending.due = if frozen.held { frozen.until } else { now + FREEZE_STEP };
         }
         Found::Busy
+    }
+
+    /// On those that are not done already.
+    fn hang_up(&mut self, members: &[Pid], idle: &[Connection]) {
+        let open = idle.iter().filter(|connection| connection.state != State::OwnDone);
+        let inodes: BTreeSet<u64> = open.map(|connection| connection.inode).collect();
+        if !inodes.is_empty() && !self.endings.cannot_hang_up {
+            self.endings.cannot_hang_up = hangup::hang_up(members, &inodes).is_err();
+        }
     }
 
     fn names(&self) -> BTreeSet<connections::UnixName> {
