@@ -4,6 +4,7 @@
 //! here decides, and nothing here can block the loop.
 
 mod control;
+mod events;
 mod exposition;
 #[cfg(test)]
 mod floods;
@@ -52,6 +53,8 @@ pub struct Shared {
     pub stats: Arc<Stats>,
     /// Who may wait for the end of a roll: a hook finds a seat however many do.
     pub waiting_room: Arc<Semaphore>,
+    /// Who may listen to events: each has a picture of all workers on its way to it.
+    pub audience: Arc<Semaphore>,
 }
 
 /// What never changes while drainit runs.
@@ -152,6 +155,7 @@ fn look() -> Router<Shared> {
     probes::routes()
         .route("/metrics", get(metrics::answer))
         .route("/status", get(pages::status))
+        .route("/events", get(events::answer))
         .route("/", get(pages::overview))
 }
 

@@ -71,7 +71,8 @@ pub(crate) fn fixture(snapshot: Snapshot) -> (Shared, watch::Sender<Arc<Snapshot
     let deadlines = vec![("hard", Some(Duration::from_secs(29))), ("ready", None)];
     let facts = Arc::new(Facts { version: "0.1.0".to_owned(), deadlines });
     let waiting_room = Arc::new(Semaphore::new(1));
-    (Shared { snapshot, requests, facts, stats: Arc::default(), waiting_room }, publish, incoming)
+    let audience = Arc::new(Semaphore::new(2));
+    (Shared { snapshot, requests, facts, stats: Arc::default(), waiting_room, audience }, publish, incoming)
 }
 
 /// Stands in for the daemon: does everything at once, and refuses more than eight workers.

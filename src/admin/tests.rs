@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::testing::{fetch, fixture, listen, put, send, serve, snapshot};
@@ -185,6 +187,42 @@ async fn status_and_page() {
     let (status, page) = fetch(address, "/").await;
     assert_eq!(status, 200);
     assert!(page.contains("<h1>serving, ready</h1>"), "{page}");
+}
+
+#[tokio::test]
+async fn events_are_told_as_they_come_to_as_many_as_there_is_room_for() {
+    let (address, publish) = serve(snapshot(Phase::Serving), false).await;
+    let mut listening = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let told = read_until(&mut stream, "}\n\n").await;
+        assert!(told.contains("content-type: text/event-stream") && told.contains("retry: 1000"), "{told}");
+        assert!(told.contains("event: status\ndata: {\"phase\":\"serving\""), "{told}");
+        listening.push(stream);
+    }
+    assert_eq!(fetch(address, "/events").await.0, 503);
+    publish.send(Arc::new(snapshot(Phase::LameDuck))).unwrap();
+    for stream in &mut listening {
+        let told = read_until(stream, "}\n\n").await;
+        assert!(told.contains("event: status\ndata: {\"phase\":\"lame-duck\""), "{told}");
+    }
+    drop(publish);
+    read_until(&mut listening[0], "0\r\n\r\n").await;
+    drop(listening);
+    let asked = || async { fetch(address, "/events").await.0 };
+    while asked().await == 503 {}
+}
+
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    while !text.contains(end) {
+        let count = stream.read(&mut buffer).await.unwrap();
+        assert!(count > 0, "the end, after {text}");
+        text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    text
 }
 
 #[tokio::test]

@@ -212,6 +212,7 @@ fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>, wat
         }),
         stats: engine.stats(),
         waiting_room: Arc::new(Semaphore::new(limit / 2)),
+        audience: Arc::new(Semaphore::new((limit / 8).max(1))),
     };
     if let Some(listener) = servers.admin {
         match tokio::net::TcpListener::from_std(listener) {
