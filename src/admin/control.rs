@@ -2,13 +2,14 @@
 
 mod restart;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::post;
+use axum::routing::{get, post};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
@@ -34,6 +35,18 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/scale", post(scale))
         .route("/restart", post(restart::restart))
         .route("/abort", post(restart::abort))
+}
+
+/// `httpGet` of a lifecycle hook can only GET.
+pub(super) fn hook() -> Router<Shared> {
+    let prestop = async |State(shared): State<Shared>| {
+        // Whoever comes in crowds finds the hook busy, and probes find a seat.
+        match Arc::clone(&shared.waiting_room).try_acquire_owned() {
+            Ok(_seat) => prestop(State(shared)).await,
+            Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "too many are waiting\n".to_owned()),
+        }
+    };
+    Router::new().route("/prestop", get(prestop).post(prestop))
 }
 
 /// A long poll: answers when the LB wait is over. A hook is advice, so there is nothing it could be refused.

@@ -32,14 +32,14 @@ async fn dribble(address: SocketAddr, every: Duration) {
 async fn a_thousand_dribbling_connections_delay_no_probe() {
     let (shared, _publish, _requests) = fixture(snapshot(Phase::Serving));
     let stats = Arc::clone(&shared.stats);
-    let address = listen(read_only(shared), 64, &stats).await;
+    let address = listen(read_only(shared, false), 64, &stats).await;
     let dribblers: Vec<_> =
         (0..1000).map(|_| tokio::spawn(dribble(address, Duration::from_millis(100)))).collect();
     sleep(Duration::from_millis(300)).await;
     // The dribblers share the thread with the servers, and the machine with others: whom nobody floods tells how much of
     // the delay is theirs.
     let (others, _publish, _requests) = fixture(snapshot(Phase::Serving));
-    let calm = listen(read_only(others.clone()), 64, &others.stats).await;
+    let calm = listen(read_only(others.clone(), false), 64, &others.stats).await;
     let (mut times, mut calm_times) = (Vec::new(), Vec::new());
     for _ in 0..100 {
         for (address, times) in [(address, &mut times), (calm, &mut calm_times)] {

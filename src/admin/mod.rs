@@ -141,9 +141,10 @@ impl Shared {
     }
 }
 
-/// Probes, metrics and status: safe on the pod network.
-pub fn read_only(shared: Shared) -> Router {
-    finish(look(), shared)
+/// Probes, metrics and status: safe on the pod network, but for the preStop hook where somebody wants it there.
+pub fn read_only(shared: Shared, prestop: bool) -> Router {
+    let hook = if prestop { control::hook() } else { Router::new() };
+    finish(look().merge(hook), shared)
 }
 
 /// The same, and what changes things: for the control socket alone.

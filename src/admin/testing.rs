@@ -117,7 +117,7 @@ pub(crate) async fn serve(
     let (shared, publish, requests) = fixture(snapshot);
     tokio::spawn(serve_loop(requests));
     let stats = Arc::clone(&shared.stats);
-    let router = if control_too { control(shared) } else { read_only(shared) };
+    let router = if control_too { control(shared) } else { read_only(shared, false) };
     (listen(router, 8, &stats).await, publish)
 }
 

@@ -97,7 +97,7 @@ async fn methods_and_paths() {
 async fn whoever_asks_sees_to_it_that_workers_are_looked_at() {
     let (shared, publish, mut requests) = fixture(snapshot(Phase::Starting));
     let stats = Arc::clone(&shared.stats);
-    let address = listen(read_only(shared), 8, &stats).await;
+    let address = listen(read_only(shared, false), 8, &stats).await;
     let looked = tokio::spawn(async move {
         let Some(Request::Refresh { reply }) = requests.recv().await else { panic!("no refresh") };
         publish.send_replace(Arc::new(snapshot(Phase::Serving)));

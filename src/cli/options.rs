@@ -8,6 +8,7 @@ use clap::Args;
 use tracing::level_filters::LevelFilter;
 
 use super::parse::{self, CrashLimit, SizeLimit};
+use crate::config::url::Url;
 use crate::config::user::User;
 use crate::config::values::{
     self, AdoptBind, Check, Listen, LogFormat, NodeIpc, ReadyWhen, SignalRule, Sockets, StopMessage, Timeout,
@@ -110,6 +111,12 @@ pub struct ReadinessArgs {
     /// Ready workers below which the pod is not ready
     #[arg(long, env = "DRAINIT_MIN_READY", value_name = "N|N%", default_value = "1", value_parser = values::parse_count)]
     pub min_ready: Count,
+    /// Start no worker before this answers 2xx: a sidecar's readiness, such as http://127.0.0.1:15021/healthz/ready (repeatable)
+    #[arg(long, env = "DRAINIT_WAIT_FOR", value_name = "URL", value_delimiter = ',')]
+    pub wait_for: Vec<Url>,
+    /// Then drainit gives up, with exit code 69
+    #[arg(long, env = "DRAINIT_WAIT_FOR_TIMEOUT", value_name = "DUR", default_value = "60s", value_parser = duration::parse)]
+    pub wait_for_timeout: Duration,
 }
 
 /// Whether a worker that is ready still serves.
@@ -158,6 +165,9 @@ pub struct DrainArgs {
     pub stop_message_wait: Option<Duration>,
     #[arg(long, env = "DRAINIT_DRAIN_TIMEOUT", value_name = "DUR", value_parser = duration::parse, help = "Cap on the workers' own finishing [default: what is left of the grace period]")]
     pub drain_timeout: Option<Duration>,
+    /// POST to this once the last worker is gone: what ends a sidecar, such as http://127.0.0.1:15020/quitquitquit (repeatable)
+    #[arg(long, env = "DRAINIT_ON_EXIT_POST", value_name = "URL", value_delimiter = ',')]
+    pub on_exit_post: Vec<Url>,
 }
 
 /// How one generation of workers follows another.
@@ -224,6 +234,9 @@ pub struct AdminArgs {
     pub admin: Option<Admin>,
     #[arg(long, env = "DRAINIT_CONTROL", value_name = "PATH|@NAME", value_parser = parse::control, help = "The socket of the subcommands: a path, an abstract @NAME, or off [default: a name of this container's]")]
     pub control: Option<Control>,
+    /// Serve the preStop hook on the admin port too, for httpGet: GET or POST /prestop, by anybody who can reach it
+    #[arg(long, env = "DRAINIT_PRESTOP_HTTP")]
+    pub prestop_http: bool,
     #[arg(
         long,
         env = "DRAINIT_LOG_FORMAT",

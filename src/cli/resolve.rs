@@ -9,7 +9,7 @@ use super::RunArgs;
 use super::options::{HealthArgs, PoolArgs, RollArgs};
 use crate::config::address::Address;
 use crate::config::values::{Listen, LogFormat, NodeIpc, ReadyWhen, SignalRule, Sockets, Workers};
-use crate::config::{Admin, Config, Control, Health, Log};
+use crate::config::{Admin, Config, Control, Health, Log, Sidecars};
 use crate::core::config::{
     BreakerRules, Canary, Config as CoreConfig, Kind, LbWait, MAX_WORKERS, Restart, RollRules, StopMessage,
 };
@@ -184,6 +184,14 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         health,
         node_ipc,
         stop_message,
+        sidecars: Sidecars {
+            wait_for: args.readiness.wait_for,
+            wait_for_timeout: args.readiness.wait_for_timeout,
+            on_exit_post: args.drain.on_exit_post,
+            // What else happens in the margin has to happen, too.
+            on_exit_timeout: args.drain.margin / 2,
+        },
+        prestop_http: args.admin.prestop_http,
         admin: args.admin.admin.unwrap_or(Admin::Default),
         control: args.admin.control.unwrap_or(Control::OfThisContainer),
         watch,

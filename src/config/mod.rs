@@ -5,6 +5,7 @@ pub mod duration;
 pub mod endpoint;
 pub mod restart;
 pub mod size;
+pub mod url;
 pub mod user;
 pub mod values;
 
@@ -34,7 +35,10 @@ pub struct Config {
     /// Resolved: `Auto` is a channel where it can be had, `Off` none.
     pub node_ipc: values::NodeIpc,
     pub stop_message: Option<values::StopMessage>,
+    pub sidecars: Sidecars,
     pub admin: Admin,
+    /// The preStop handshake is served on the admin port too.
+    pub prestop_http: bool,
     pub control: Control,
     /// The pool rolls when one of them changes; may be relative, as it was typed.
     pub watch: Vec<PathBuf>,
@@ -58,6 +62,19 @@ pub struct Health {
     pub timeout: Duration,
     /// So many in a row, and the worker is hung.
     pub failures: u32,
+}
+
+/// The other containers of the pod that begin before this one, and end after it.
+#[derive(Debug, Default)]
+pub struct Sidecars {
+    /// Who has to answer before the first worker is started.
+    pub wait_for: Vec<url::Url>,
+    /// And within what time, all of them.
+    pub wait_for_timeout: Duration,
+    /// Who is told when the last worker is gone.
+    pub on_exit_post: Vec<url::Url>,
+    /// And how long their answers are waited for.
+    pub on_exit_timeout: Duration,
 }
 
 /// Where probes, metrics and status are served.

@@ -12,8 +12,10 @@ use super::word::Word;
 /// Everything that can happen.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The first event of all.
+    /// The first worker may be started. What happens before is taken in, and starts nobody.
     Start,
+    /// What has to be there before [`Self::Start`] will not be.
+    Unavailable { reason: String },
     /// A signal reached drainit. A queued one carries a value, which goes on with it.
     Signal { signal: Signal, value: Option<u64> },
     /// The answer to [`Action::Spawn`]: the worker executes its command.

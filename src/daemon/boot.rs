@@ -14,7 +14,7 @@ use super::sockets::Sockets;
 use crate::config::address::Address;
 use crate::config::endpoint::Endpoint;
 use crate::config::values::{Listen, Sockets as Mode};
-use crate::config::{ADMIN_PORT, Admin, Config, Control};
+use crate::config::{ADMIN_PORT, Admin, Config, Control, Sidecars};
 use crate::core::config::Kind;
 use crate::core::types::{ExitStatus, Release, code};
 use crate::sys::accounts::Account;
@@ -40,6 +40,9 @@ pub(super) struct Servers {
     pub(super) control_file: Option<SocketFile>,
     /// Of `--watch`.
     pub(super) watcher: Option<Watcher>,
+    pub(super) sidecars: Sidecars,
+    /// `/prestop` on the admin port.
+    pub(super) prestop: bool,
     /// What could not be had and is not worth refusing for.
     pub(super) missing: Vec<String>,
     /// What is no fault and worth knowing.
@@ -72,6 +75,8 @@ impl Boot {
             environment.announce(&listeners);
         }
         watch_paths(&config, &mut servers);
+        servers.sidecars = std::mem::take(&mut config.sidecars);
+        servers.prestop = config.prestop_http;
         let standing = standing(&config, account, &mut servers);
         let sockets = Sockets::new(config.sockets, listeners);
         let launcher = Launcher::new(&config, environment, sockets, inherited, standing);

@@ -9,7 +9,7 @@ use http_body_util::Empty;
 use hyper::Request;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -118,18 +118,28 @@ async fn accepts(worker: WorkerId, to_loop: &mpsc::Sender<Message>) -> Option<bo
 
 async fn answers(stream: TcpStream, path: &str) -> bool {
     let port = stream.peer_addr().map_or(0, |peer| peer.port());
-    let request = Request::get(path)
-        .header(HOST, format!("localhost:{port}"))
+    let status = exchange(stream, "GET", &format!("localhost:{port}"), path).await;
+    status.is_some_and(|status| (200..400).contains(&status))
+}
+
+/// One question; the status of its answer.
+pub(super) async fn exchange(stream: TcpStream, method: &str, authority: &str, path: &str) -> Option<u16> {
+    let mut request = Request::builder().method(method).uri(path);
+    if method == "POST" {
+        // RFC 9110, 8.6: one that has nothing to say says so.
+        request = request.header(CONTENT_LENGTH, 0);
+    }
+    let request = request
+        .header(HOST, authority)
         .header(CONNECTION, "close")
         .header(USER_AGENT, concat!("drainit/", env!("CARGO_PKG_VERSION")))
         .body(Empty::<Bytes>::new());
-    let Ok(request) = request else { return false };
-    let Ok((mut sender, connection)) = http1::handshake(TokioIo::new(stream)).await else { return false };
-    let mut exchange = pin!(sender.send_request(request));
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
+    let mut exchange = pin!(sender.send_request(request.ok()?));
     let answer = tokio::select! {
         answer = exchange.as_mut() => answer,
         // The answer may have come with the end: most servers close after it.
         _ = connection => exchange.await,
     };
-    answer.is_ok_and(|answer| answer.status().is_success() || answer.status().is_redirection())
+    answer.ok().map(|answer| answer.status().as_u16())
 }

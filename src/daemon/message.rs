@@ -16,6 +16,10 @@ use crate::sys::accepting::Sight;
 use crate::sys::seccomp::Notifier;
 
 pub(super) enum Message {
+    /// All of `--wait-for` have answered.
+    Begin,
+    /// One of them has not.
+    Unavailable(String),
     Ready(WorkerId),
     Hung(WorkerId, Hang),
     /// The worker accepts no more.

@@ -21,6 +21,7 @@ mod quiet;
 mod reactor;
 mod readiness;
 mod releases;
+mod sidecars;
 mod sockets;
 mod watching;
 
@@ -46,8 +47,10 @@ pub fn run(config: Config, inherited: Inherited) -> u8 {
     };
     let _control_file = servers.control_file.take();
     let supervised = catch_unwind(AssertUnwindSafe(|| {
-        // The worker first: all that it does not need comes after it.
-        engine.feed(Event::Start);
+        // The worker first: all that it does not need comes after it. Unless it has to wait itself.
+        if servers.sidecars.wait_for.is_empty() {
+            engine.feed(Event::Start);
+        }
         let started = engine.exit_status().is_none();
         if started {
             engine.leave_start_directory();
@@ -72,11 +75,18 @@ pub fn run(config: Config, inherited: Inherited) -> u8 {
 
 fn supervise(engine: &mut Engine, servers: boot::Servers) {
     let watches = servers.watcher.is_some();
+    let waits = !servers.sidecars.wait_for.is_empty();
     if let Err(error) = reactor::run(engine, servers) {
         // seccomp or RLIMIT_NOFILE; an init needs neither epoll nor a descriptor.
         tracing::warn!(%error, "no event loop to be had: signals and workers only, no probes");
         if watches {
             tracing::warn!("--watch does nothing without an event loop");
+        }
+        if waits {
+            tracing::warn!(
+                "--wait-for cannot ask without an event loop: the first worker is started as it is"
+            );
+            engine.feed(Event::Start);
         }
         plain::run(engine);
     }

@@ -16,8 +16,9 @@ use tokio::time::{Instant, interval, sleep_until};
 use super::boot::Servers;
 use super::engine::Engine;
 use super::message::Message;
-use super::{checks, readiness, watching};
+use super::{checks, readiness, sidecars, watching};
 use crate::admin::{self, Facts, Request, Shared};
+use crate::config::Sidecars;
 use crate::core::event::Event;
 use crate::core::signal::Signal;
 use crate::core::types::WorkerId;
@@ -67,6 +68,7 @@ struct Reactor<'a> {
     to_us: mpsc::Sender<Message>,
     /// Who is finding out about which worker.
     watchers: BTreeMap<WorkerId, Vec<AbortHandle>>,
+    sidecars: Sidecars,
 }
 
 impl<'a> Reactor<'a> {
@@ -74,11 +76,16 @@ impl<'a> Reactor<'a> {
         let (to_requests, requests) = mpsc::channel(REQUESTS);
         let (to_us, messages) = mpsc::channel(REQUESTS);
         let watcher = servers.watcher.take();
-        serve(engine, servers, to_requests, watcher.is_some());
+        let mut sidecars = std::mem::take(&mut servers.sidecars);
+        serve(engine, servers, to_requests, watcher.is_some(), &sidecars);
+        let awaited = std::mem::take(&mut sidecars.wait_for);
+        if !awaited.is_empty() {
+            tokio::spawn(sidecars::await_all(awaited, sidecars.wait_for_timeout, to_us.clone()));
+        }
         if let Some(watcher) = watcher {
             tokio::spawn(watching::watch(watcher, engine.clock(), to_us.clone()));
         }
-        Self { engine, requests, messages, to_us, watchers: BTreeMap::new() }
+        Self { engine, requests, messages, to_us, watchers: BTreeMap::new(), sidecars }
     }
 
     async fn turn(mut self, signals: &AsyncFd<SignalFd>) {
@@ -127,6 +134,8 @@ impl<'a> Reactor<'a> {
 
     fn take_message(&mut self, message: Message) {
         match message {
+            Message::Begin => self.engine.feed(Event::Start),
+            Message::Unavailable(reason) => self.engine.feed(Event::Unavailable { reason }),
             Message::Ready(worker) => self.engine.mark_ready(worker),
             Message::Hung(worker, why) => self.engine.mark_hung(worker, why),
             Message::Deaf(worker) => self.engine.feed(Event::Deaf { worker }),
@@ -181,6 +190,7 @@ impl<'a> Reactor<'a> {
     async fn finish(self) {
         use std::sync::atomic::Ordering;
         let stats = self.engine.stats();
+        sidecars::tell_all(self.sidecars.on_exit_post, self.sidecars.on_exit_timeout).await;
         for _ in 0..LAST_TURNS {
             yield_now().await;
             if stats.admin_requests.load(Ordering::Relaxed) == 0 {
@@ -191,7 +201,13 @@ impl<'a> Reactor<'a> {
     }
 }
 
-fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>, watches: bool) {
+fn serve(
+    engine: &Engine,
+    servers: Servers,
+    requests: mpsc::Sender<Request>,
+    watches: bool,
+    sidecars: &Sidecars,
+) {
     servers.remarks.iter().for_each(|what| tracing::info!("{what}"));
     for what in &servers.missing {
         // Where nobody relies on it, an init says nothing of what it does not have.
@@ -208,7 +224,7 @@ fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>, wat
         requests,
         facts: Arc::new(Facts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            deadlines: deadlines(engine, watches),
+            deadlines: deadlines(engine, watches, sidecars),
         }),
         stats: engine.stats(),
         waiting_room: Arc::new(Semaphore::new(limit / 2)),
@@ -217,7 +233,7 @@ fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>, wat
     if let Some(listener) = servers.admin {
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
-                let router = admin::read_only(shared.clone());
+                let router = admin::read_only(shared.clone(), servers.prestop);
                 tokio::spawn(admin::serve_tcp(listener, router, limit, engine.stats()));
             }
             Err(error) => tracing::error!(%error, "admin port not served"),
@@ -234,10 +250,13 @@ fn serve(engine: &Engine, servers: Servers, requests: mpsc::Sender<Request>, wat
     }
 }
 
-fn deadlines(engine: &Engine, watches: bool) -> Vec<(&'static str, Option<Duration>)> {
+fn deadlines(engine: &Engine, watches: bool, sidecars: &Sidecars) -> Vec<(&'static str, Option<Duration>)> {
     let check = ("check", engine.health().map(|health| health.timeout));
     let watch = ("watch", watches.then_some(burst::LONGEST));
-    snapshot::deadlines(engine.core().config()).into_iter().chain([check, watch]).collect()
+    let wait_for = (!sidecars.wait_for.is_empty()).then_some(sidecars.wait_for_timeout);
+    let on_exit_post = (!sidecars.on_exit_post.is_empty()).then_some(sidecars.on_exit_timeout);
+    let others = [check, watch, ("wait-for", wait_for), ("on-exit-post", on_exit_post)];
+    snapshot::deadlines(engine.core().config()).into_iter().chain(others).collect()
 }
 
 /// Half of the descriptors that are left for each of the two servers.

@@ -162,6 +162,7 @@ impl Books {
     fn take_in(&mut self, event: &Event) {
         match event {
             Event::Start
+            | Event::Unavailable { .. }
             | Event::Tick
             | Event::Weighed { .. }
             | Event::Overweight { .. }

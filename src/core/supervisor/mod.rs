@@ -30,6 +30,8 @@ use status::Endings;
 pub struct Supervisor {
     ctx: Context,
     life: Life,
+    /// [`Event::Start`] has come.
+    begun: bool,
     /// Enough workers have been ready once.
     started: bool,
     /// A worker has executed its command once: from here on nothing ends drainit by accident.
@@ -55,10 +57,11 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Nothing happens before [`Event::Start`].
+    /// Nobody is started before [`Event::Start`].
     pub fn new(config: Config) -> Self {
         Self {
             life: Life::Running,
+            begun: false,
             started: false,
             launched: false,
             pool: Pool::new(config.workers, Time::ZERO),
@@ -93,7 +96,9 @@ impl Supervisor {
         // It moves a deadline, and nothing that anybody can see.
         let is_mere_ping = matches!(&event, Event::Said { word, .. } if word.is_mere_ping());
         match event {
-            Event::Start | Event::Tick => {}
+            Event::Start => self.begun = true,
+            Event::Unavailable { reason } => self.on_unavailable(reason),
+            Event::Tick => {}
             Event::Signal { signal, value } => self.on_signal(signal, value),
             Event::Spawned { worker, pid } => {
                 self.launched = true;
@@ -239,6 +244,8 @@ impl Supervisor {
     /// Deadlines of workers and slots; in the sweep there are none left.
     fn pool_deadline(&self) -> Option<Time> {
         match self.life {
+            // Slots that are due have to wait.
+            Life::Running | Life::LameDuck(_) if !self.begun => None,
             Life::Running | Life::LameDuck(_) | Life::Stopping(_) => self.pool.next_deadline(),
             Life::Sweeping(_) | Life::Exited => None,
         }
@@ -274,7 +281,8 @@ impl Supervisor {
         self.advance_roll();
         self.advance_recycling();
         match &mut self.life {
-            Life::Running | Life::LameDuck(_) => self.pool.fill(&mut self.ctx),
+            Life::Running | Life::LameDuck(_) if self.begun => self.pool.fill(&mut self.ctx),
+            Life::Running | Life::LameDuck(_) => {}
             Life::Stopping(stopping) => stopping.killing |= killed,
             Life::Sweeping(_) | Life::Exited => {}
         }

@@ -7,6 +7,7 @@ use crate::core::config::{Kind, MAX_WORKERS, PRESTOP_RETURN};
 use crate::core::drain::{LameDuck, Life, Verdict};
 use crate::core::event::{Action, Notice, Outcome, RequestId, RollTrigger, Trigger};
 use crate::core::signal::{Disposition, Signal};
+use crate::core::types::{ExitStatus, code};
 
 impl Supervisor {
     pub(super) fn on_signal(&mut self, signal: Signal, value: Option<u64>) {
@@ -27,6 +28,12 @@ impl Supervisor {
                 let span = self.plan(Trigger::Signal(signal), Duration::ZERO);
                 self.stop(span, Signal::INT, Verdict::Drained);
             }
+            // Nobody has ever been sent here.
+            Life::Running | Life::LameDuck(_) if !self.begun => {
+                let span = self.plan(Trigger::Signal(signal), Duration::ZERO);
+                self.stop(span, signal, Verdict::Drained);
+                self.answer_hooks("drained");
+            }
             Life::Running => self.start_lb_wait(Trigger::Signal(signal)),
             Life::LameDuck(ref mut duck) => {
                 duck.advice = false;
@@ -36,6 +43,14 @@ impl Supervisor {
             Life::Stopping(_) => self.pool.insist(signal, &mut self.ctx),
             Life::Sweeping(_) => self.bound_sweep(Trigger::Signal(signal)),
             Life::Exited => {}
+        }
+    }
+
+    /// As where an address is taken: the orchestrator tries again, later and later.
+    pub(super) fn on_unavailable(&mut self, reason: String) {
+        if !self.begun && matches!(self.life, Life::Running | Life::LameDuck(_)) {
+            self.pool.stop_filling();
+            self.sweep(None, ExitStatus { code: code::UNAVAILABLE, reason });
         }
     }
 

@@ -110,6 +110,11 @@ impl Supervisor {
         if !matches!(self.life, Life::Running) {
             return Err(format!("the pool is {} and is not rolled any more", self.phase().name()));
         }
+        if !self.begun {
+            return Err(
+                "nothing to roll yet: workers are not started before --wait-for has been answered".to_owned()
+            );
+        }
         match self.breaker.refusal(self.ctx.now) {
             Some((why, left)) => {
                 Err(format!("the breaker is open for {:.0} s more: {why}", left.as_secs_f64().ceil()))
