@@ -31,7 +31,6 @@ pub(super) struct Roll {
     course: Course,
     /// Canaries that have not been judged yet.
     canaries: Option<u32>,
-    scales: Scales,
     /// Slots that have been given to the new generation.
     replaced: u32,
     failures: u32,
@@ -116,7 +115,6 @@ impl Roll {
             aborters: Vec::new(),
             course: Course::Forward(Pace::Going),
             canaries: ctx.config.roll.canary.map(|canary| canary.workers),
-            scales: Scales::default(),
             replaced: 0,
             failures: 0,
             least_ready: u32::MAX,
@@ -141,10 +139,6 @@ impl Roll {
         }
     }
 
-    pub(super) fn on_weighed(&mut self, room: u32) -> bool {
-        self.scales.on_weighed(room)
-    }
-
     pub(super) fn on_failure(&mut self) {
         self.failures += 1;
     }
@@ -162,9 +156,15 @@ impl Roll {
     }
 
     /// Do whatever can be done now. New slots are turned only where it `may_turn` them.
-    pub(super) fn advance(&mut self, may_turn: bool, pool: &mut Pool, ctx: &mut Context) -> Progress {
+    pub(super) fn advance(
+        &mut self,
+        may_turn: bool,
+        pool: &mut Pool,
+        scales: &mut Scales,
+        ctx: &mut Context,
+    ) -> Progress {
         self.observe(pool);
-        let progress = self.step(may_turn, pool, ctx);
+        let progress = self.step(may_turn, pool, scales, ctx);
         // The old workers that it has told to go serve no more.
         self.observe(pool);
         progress
@@ -174,7 +174,7 @@ impl Roll {
         self.least_ready = self.least_ready.min(pool.ready());
     }
 
-    fn step(&mut self, may_turn: bool, pool: &mut Pool, ctx: &mut Context) -> Progress {
+    fn step(&mut self, may_turn: bool, pool: &mut Pool, scales: &mut Scales, ctx: &mut Context) -> Progress {
         let bounds = self.bounds(pool.desired(), ctx);
         let mut survey = pool.survey(bounds.target.generation, bounds.min_ready, ctx.now);
         let spare = survey.available.saturating_sub(Self::floor(&bounds, &survey, pool.desired()));
@@ -212,7 +212,7 @@ impl Roll {
                 },
                 Course::Forward(pace) => pace == Pace::Going,
             };
-        if may_turn { self.turn(&bounds, &survey, underway, pool, ctx) } else { Progress::Waiting }
+        if may_turn { self.turn(&bounds, &survey, underway, pool, scales, ctx) } else { Progress::Waiting }
     }
 
     /// Of which generation a worker counts only once it has been ready for so long.
@@ -297,6 +297,7 @@ impl Roll {
         survey: &Survey,
         underway: u32,
         pool: &mut Pool,
+        scales: &mut Scales,
         ctx: &mut Context,
     ) -> Progress {
         let workers = pool.desired();
@@ -318,7 +319,7 @@ impl Roll {
             } else if room == 0 {
                 Memory::Short { told: false }
             } else {
-                self.memory_for(newcomers + 1, survey, ctx)
+                self.memory_for(newcomers + 1, survey, scales, ctx)
             };
             let make_room = match memory {
                 Memory::Unknown => break,
@@ -342,7 +343,7 @@ impl Roll {
             pool.turn(slot, Turn::Roll, bounds.target, make_room, ctx);
         }
         if newcomers > 0 {
-            self.scales.forget();
+            scales.forget();
         }
         if let Course::Forward(pace) = &mut self.course {
             self.replaced += turned;
@@ -354,11 +355,11 @@ impl Roll {
     }
 
     /// Whether there is memory for so many more. Whoever goes back makes room by it, and is not asked.
-    fn memory_for(&mut self, more: u32, survey: &Survey, ctx: &mut Context) -> Memory {
+    fn memory_for(&mut self, more: u32, survey: &Survey, scales: &mut Scales, ctx: &mut Context) -> Memory {
         if !self.is_forward() {
             return Memory::Fits;
         }
-        match self.scales.room(survey.load(), ctx) {
+        match scales.room(survey.load(), ctx) {
             None => Memory::Unknown,
             Some(room) if room >= more => Memory::Fits,
             Some(_) => {

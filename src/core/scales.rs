@@ -23,6 +23,8 @@ impl Scales {
             Some(_) | None => {
                 if self.asked != Some(load) {
                     self.asked = Some(load);
+                    // The pool may come to look as it did; its memory may not.
+                    self.known = None;
                     self.unanswered += 1;
                     ctx.act(Action::Weigh);
                 }
@@ -31,14 +33,13 @@ impl Scales {
         }
     }
 
-    /// Says whether that was asked.
-    pub(super) fn on_weighed(&mut self, room: u32) -> bool {
-        let Some(left) = self.unanswered.checked_sub(1) else { return false };
+    /// What nobody asked for is no answer.
+    pub(super) fn on_weighed(&mut self, room: u32) {
+        let Some(left) = self.unanswered.checked_sub(1) else { return };
         self.unanswered = left;
         if left == 0 {
             self.known = self.asked.take().map(|load| (load, room));
         }
-        true
     }
 
     /// What is known may be so no longer.

@@ -48,7 +48,8 @@ pub struct Supervisor {
     timeline: Timeline,
     /// Rolls whose replaced workers have not finished in time, and that are not in the books yet.
     stragglers: Vec<u64>,
-    recycling: Scales,
+    /// Of rolls and recyclings alike: whose answer it is must not be in doubt.
+    scales: Scales,
     /// preStop hooks that wait for the end of the LB wait.
     hooks: Vec<RequestId>,
     endings: Endings,
@@ -74,7 +75,7 @@ impl Supervisor {
             history: History::default(),
             timeline: Timeline::default(),
             stragglers: Vec::new(),
-            recycling: Scales::default(),
+            scales: Scales::default(),
             hooks: Vec::new(),
             endings: Endings::default(),
             told_phase: Phase::Starting,
@@ -117,7 +118,7 @@ impl Supervisor {
                     self.on_death(&death);
                 }
             }
-            Event::Weighed { room } => self.on_weighed(room),
+            Event::Weighed { room } => self.scales.on_weighed(room),
             Event::Overweight { worker } => self.pool.on_overweight(worker, &mut self.ctx),
             Event::Descendants { left } => self.on_descendants(left),
             Event::Command { command: Command::PreStop, request } => self.on_prestop(request),

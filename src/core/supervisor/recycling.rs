@@ -13,13 +13,6 @@ use crate::core::types::SlotIndex;
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 impl Supervisor {
-    /// Whoever weighed is told.
-    pub(super) fn on_weighed(&mut self, room: u32) {
-        if !self.roll.as_mut().is_some_and(|roll| roll.on_weighed(room)) {
-            self.recycling.on_weighed(room);
-        }
-    }
-
     pub(super) fn recycling_deadline(&self) -> Option<Time> {
         let idle = self.roll.is_none() && self.pool.recycled().is_none();
         let now = self.ctx.now;
@@ -67,11 +60,11 @@ impl Supervisor {
         let survey = self.pool.survey(edition.generation, rules.min_ready_time, self.ctx.now);
         let may_add = survey.committed < workers.saturating_add(surge);
         let room = match may_add {
-            true => self.recycling.room(survey.load(), &mut self.ctx),
+            true => self.scales.room(survey.load(), &mut self.ctx),
             false => Some(0),
         };
         let Some(room) = room else { return };
-        self.recycling.forget();
+        self.scales.forget();
         let make_room = room == 0;
         let Some((slot, pid)) = self.pool.seat_of(id) else { return };
         // Whoever is on the way out leaves a place, and memory.

@@ -145,6 +145,7 @@ impl Supervisor {
         roll.waiting = waiting;
         self.roll = Some(roll);
         self.pool.set_roll(Some(id));
+        self.scales.forget();
         self.timeline = Timeline::begin(self.ctx.now);
         self.ctx.tell(Notice::RollStarted {
             roll: id,
@@ -178,7 +179,7 @@ impl Supervisor {
                 self.end_roll();
                 continue;
             }
-            let progress = roll.advance(may_turn, &mut self.pool, &mut self.ctx);
+            let progress = roll.advance(may_turn, &mut self.pool, &mut self.scales, &mut self.ctx);
             let begun = roll.has_begun();
             self.roll = Some(roll);
             match progress {
@@ -218,6 +219,7 @@ impl Supervisor {
         let Some(roll) = self.roll.take() else { return };
         self.pool.end_turns();
         self.pool.set_roll(None);
+        self.scales.forget();
         self.timeline.follow(&self.pool, self.ctx.now);
         self.timeline.end();
         let record = roll.record(outcome, reason.clone(), self.pool.desired(), self.ctx.now);
@@ -272,6 +274,7 @@ impl Supervisor {
         let Some(roll) = self.roll.take() else { return };
         self.pool.end_turns();
         self.pool.set_roll(None);
+        self.scales.forget();
         self.timeline.end();
         self.refuse_roll(roll.trigger, reason);
         self.answer(roll.waiting, &Outcome::Refused(reason.to_owned()));
