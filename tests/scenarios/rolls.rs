@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use drainit::core::config::{BreakerRules, Canary, Config, Count, Restart, RollRules};
-use drainit::core::event::{Event, Hang, Outcome};
+use drainit::core::event::{Command, Event, Hang, Outcome, RequestId, RollOrder, RollTrigger};
 use drainit::core::signal::Signal;
 use drainit::core::snapshot::{BreakerState, Phase, RollOutcome};
-use drainit::core::types::{Exit, WorkerId};
+use drainit::core::types::{Exit, Release, WorkerId};
 
 use super::story::{BY_TERM, Story, not_found, pool};
 
@@ -149,11 +149,7 @@ fn what_has_changed_on_disk_is_rolled_for_whoever_joins_meanwhile() {
 
 #[test]
 fn what_changes_while_the_breaker_is_open_is_rolled_for_later() {
-    let breaker = BreakerRules { failures: 1, window: seconds(600), reset: seconds(60) };
-    let mut story = Story::serving(Config { breaker, ..pool(1) });
-    story.at(1.0).rolls(1, 2);
-    story.weighed(9);
-    story.spawn_fails(2, not_found());
+    let mut story = with_an_open_breaker();
     story.at(2.0).watched_path_changes(7);
     assert!(story.spawns().is_empty());
     story.at(61.0);
@@ -161,6 +157,62 @@ fn what_changes_while_the_breaker_is_open_is_rolled_for_later() {
     story.comes_up(3);
     story.exits(1, BY_TERM);
     assert_eq!(story.outcomes(), [RollOutcome::RolledBack, RollOutcome::Rolled]);
+}
+
+/// One failure opens it, at 1 s and for a minute.
+fn with_an_open_breaker() -> Story {
+    let breaker = BreakerRules { failures: 1, window: seconds(600), reset: seconds(60) };
+    let mut story = Story::serving(Config { breaker, ..pool(1) });
+    story.at(1.0).rolls(1, 2);
+    story.weighed(9);
+    story.spawn_fails(2, not_found());
+    story
+}
+
+#[test]
+fn whoever_waits_for_what_has_changed_is_answered_when_it_is_rolled() {
+    let mut story = with_an_open_breaker();
+    let order = RollOrder { target: None, trigger: RollTrigger::Watch, wait: true };
+    story.tell(Event::Command { command: Command::Roll(order), request: RequestId(7) });
+    assert_eq!(story.replied(7), None);
+    story.at(61.0);
+    story.weighed(9);
+    story.comes_up(3);
+    story.exits(1, BY_TERM);
+    assert!(is_done(&story, 7));
+}
+
+/// Nobody was there when the breaker let it through, and the pool is not to go back to it afterwards.
+#[test]
+fn what_was_kept_gives_way_to_a_request_in_the_moment_it_may_begin() {
+    let mut story = with_an_open_breaker();
+    story.watched_path_changes(7);
+    story.sleeps_until(61).rolls(8, 3);
+    story.weighed(9);
+    story.comes_up(3);
+    story.exits(1, BY_TERM);
+    assert!(is_done(&story, 8));
+    assert_eq!(story.outcomes(), [RollOutcome::RolledBack, RollOutcome::Rolled]);
+    assert!(story.core.snapshot(story.now).roll.is_none());
+    assert_eq!(story.core.releases(), [Release(3)]);
+}
+
+#[test]
+fn what_has_changed_is_rolled_for_where_the_request_that_took_its_place_is_refused() {
+    let breaker = BreakerRules { failures: 1, window: seconds(600), reset: seconds(60) };
+    let mut story = Story::serving(Config { breaker, ..pool(1) });
+    story.at(1.0).rolls(1, 2);
+    story.tell(Event::Weighed { room: 9 });
+    story.watched_path_changes(7);
+    story.rolls(8, 3);
+    story.spawn_fails(2, not_found());
+    assert!(is_refused(&story, 8), "the breaker is open");
+    story.at(61.0);
+    story.weighed(9);
+    story.comes_up(3);
+    story.exits(1, BY_TERM);
+    assert_eq!(story.outcomes(), [RollOutcome::RolledBack, RollOutcome::Rolled]);
+    assert_eq!(story.core.releases(), [Release(1)]);
 }
 
 #[test]

@@ -15,9 +15,16 @@ pub(super) struct Queued {
     trigger: RollTrigger,
     target: Target,
     waiting: Vec<RequestId>,
+    /// A watched path has changed, be it that this took the place of the roll that was to follow.
+    watched: bool,
 }
 
 impl Queued {
+    /// Nobody asks again for what has changed on disk.
+    fn for_what_changed(target: Target) -> Self {
+        Self { trigger: RollTrigger::Watch, target, waiting: Vec::new(), watched: true }
+    }
+
     pub(super) fn release(&self) -> Release {
         self.target.release
     }
@@ -57,16 +64,18 @@ impl Supervisor {
     ) -> Result<String, String> {
         let target = target.unwrap_or_else(|| self.target_ahead().clone());
         if let Err(reason) = self.may_roll() {
-            // Nobody asks again for what has changed on disk.
             let can_wait = trigger == RollTrigger::Watch && !self.life.is_ending();
             if !can_wait || self.ctx.config.kind == Kind::Single {
                 return Err(reason);
             }
-            return Ok(self.queue_roll(trigger, target, None, &reason));
+            return Ok(self.queue_roll(trigger, target, waiter, &reason));
         }
         let Some(roll) = &mut self.roll else {
             let text = format!("generation {} is on its way", self.last_generation.0 + 1);
-            self.begin_roll(trigger, target, waiter.into_iter().collect());
+            // What could not begin before and may do so in this very moment is older.
+            let mut waiting = self.inherit(&target);
+            waiting.extend(waiter);
+            self.begin_roll(trigger, target, waiting);
             return Ok(text);
         };
         let same = roll.is_forward() && roll.to.release == target.release && trigger != RollTrigger::Watch;
@@ -74,10 +83,15 @@ impl Supervisor {
             roll.waiting.extend(waiter);
             self.ctx.tell(Notice::RollJoined { roll: roll.id, trigger });
             let text = format!("generation {} is on its way already", roll.to.generation.0);
+            let ahead = roll.target.clone();
+            // What has changed on disk has not been read by whoever runs already.
+            let watched = self.queued.as_ref().is_some_and(|queued| queued.watched);
             match &mut self.queued {
-                // What has changed on disk has not been read by whoever runs already.
-                Some(queued) if queued.trigger == RollTrigger::Watch => queued.target = roll.target.clone(),
-                Some(_) | None => self.supersede("the roll that runs was asked for once more"),
+                Some(queued) if queued.trigger == RollTrigger::Watch => queued.target = ahead,
+                Some(_) | None => {
+                    self.supersede("the roll that runs was asked for once more");
+                    self.queued = watched.then(|| Queued::for_what_changed(ahead));
+                }
             }
             return Ok(text);
         }
@@ -93,14 +107,22 @@ impl Supervisor {
         waiter: Option<RequestId>,
         why: &str,
     ) -> String {
-        let mut waiting: Vec<_> = waiter.into_iter().collect();
-        match self.queued.take_if(|queued| queued.target.release == target.release) {
-            Some(queued) => waiting.extend(queued.waiting),
-            None => self.supersede("a later request took its place"),
-        }
+        let watched =
+            trigger == RollTrigger::Watch || self.queued.as_ref().is_some_and(|queued| queued.watched);
+        let mut waiting = self.inherit(&target);
+        waiting.extend(waiter);
         self.ctx.tell(Notice::RollQueued { trigger, why: why.to_owned() });
-        self.queued = Some(Queued { trigger, target, waiting });
+        self.queued = Some(Queued { trigger, target, waiting, watched });
         format!("queued: {why}")
+    }
+
+    /// Whoever waits for the same; another one that is queued is out.
+    fn inherit(&mut self, target: &Target) -> Vec<RequestId> {
+        if let Some(queued) = self.queued.take_if(|queued| queued.target.release == target.release) {
+            return queued.waiting;
+        }
+        self.supersede("a later request took its place");
+        Vec::new()
     }
 
     fn may_roll(&self) -> Result<(), String> {
@@ -256,15 +278,14 @@ impl Supervisor {
     }
 
     fn begin_queued(&mut self) {
-        let Some(Queued { trigger, target, waiting }) = self.queued.take() else { return };
+        let Some(queued) = self.queued.take() else { return };
         match self.may_roll() {
-            Ok(()) => self.begin_roll(trigger, target, waiting),
-            Err(_) if trigger == RollTrigger::Watch && waiting.is_empty() => {
-                self.queued = Some(Queued { trigger, target, waiting });
-            }
+            Ok(()) => self.begin_roll(queued.trigger, queued.target, queued.waiting),
+            Err(_) if queued.trigger == RollTrigger::Watch => self.queued = Some(queued),
             Err(reason) => {
-                self.refuse_roll(trigger, &reason);
-                self.answer(waiting, &Outcome::Refused(reason));
+                self.queued = queued.watched.then(|| Queued::for_what_changed(self.target.clone()));
+                self.refuse_roll(queued.trigger, &reason);
+                self.answer(queued.waiting, &Outcome::Refused(reason));
             }
         }
     }
