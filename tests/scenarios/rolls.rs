@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use drainit::core::config::{BreakerRules, Canary, Config, Count, Restart, RollRules};
-use drainit::core::event::{Command, Event, Hang, Outcome, RequestId, RollOrder, RollTrigger};
+use drainit::core::event::{Action, Command, Event, Hang, Outcome, RequestId, RollOrder, RollTrigger};
 use drainit::core::signal::Signal;
 use drainit::core::snapshot::{BreakerState, Phase, RollOutcome};
 use drainit::core::types::{Exit, Release, WorkerId};
@@ -328,6 +328,25 @@ fn memory_is_weighed_anew_for_each_and_its_want_refuses() {
     story.comes_up(4);
     story.exits(3, BY_TERM);
     assert!(is_rolled_back(&story, 2));
+}
+
+/// As many processes as when it was looked at, ten seconds later.
+#[test]
+fn memory_is_weighed_anew_where_the_pool_only_looks_as_it_did() {
+    let max_surge = Count::Workers(3);
+    let mut story = Story::serving(rules(2, RollRules { max_surge, ..RollRules::default() }));
+    story.at(20.0).rolls(1, 2);
+    story.tell(Event::Hung { worker: WorkerId(1), why: Hang::Checks });
+    assert_eq!(story.spawns(), [0]);
+    story.spawned(3);
+    story.prestop(2);
+    (0..3).for_each(|_| story.tell(Event::Weighed { room: 9 }));
+    story.ready(3);
+    story.exits(1, BY_TERM);
+    story.at(40.0);
+    assert_eq!((story.phase(), story.actions.contains(&Action::Weigh)), (Phase::Serving, true));
+    story.tell(Event::Hung { worker: WorkerId(2), why: Hang::Checks });
+    assert_eq!(story.spawns(), [1], "the hung one's replacement, and nobody for the roll");
 }
 
 #[test]
