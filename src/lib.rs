@@ -24,8 +24,8 @@
 //! ```
 //!
 //! - [`core`] decides. It is a state machine without clock, I/O or async: events in, actions out, time as an
-//!   argument. What drainit promises about order and time is an invariant of it, checked over thousands of random
-//!   histories (`tests/simulation.rs`).
+//!   argument. What drainit promises about order and time is an invariant of it, checked over a hundred thousand
+//!   random histories (`tests/simulation.rs`).
 //! - [`sys`] touches the kernel: one mechanism a file, and the only unsafe code (`main` excepted, whose name the C
 //!   runtime wants). It reports and decides nothing.
 //! - [`daemon`] performs: the one loop, on one thread, which turns what happened into events and actions into system

@@ -2,18 +2,30 @@
 //!
 //! They follow the events and hold the actions against them; the invariants read them.
 
+#[path = "books/breaker.rs"]
+mod breaker;
+#[path = "books/judge.rs"]
+mod judge;
+#[path = "books/notes.rs"]
+mod notes;
+#[path = "books/rolls.rs"]
+mod rolls;
+#[path = "books/workers.rs"]
+mod workers;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drainit::core::config::{Config, Kind, MAX_WORKERS, Restart};
-use drainit::core::event::{Command, Event, RequestId, SpawnFailure};
+use drainit::core::event::{Command, Event, RequestId, RollOrder, RollTrigger};
 use drainit::core::signal::{Disposition, Signal};
 use drainit::core::snapshot::Phase;
 use drainit::core::time::Time;
-use drainit::core::types::{Exit, ExitStatus, Pid, Scope, WorkerId, code};
+use drainit::core::types::{ExitStatus, Pid, Scope, WorkerId, code};
 
-use super::records::Record;
-use super::records::{Ending, SentMessage, Slot, Stage, Step, Sweep, ThisStep, Vacancy};
+pub(crate) use rolls::{Answer, Due, Ended, Rolls};
+
+use super::records::{Ending, Record, SentMessage, Slot, Stage, Step, Sweep, ThisStep, Vacancy};
 
 /// DESIGN §6: then the hook was advice.
 const PRESTOP_RETURN: Duration = Duration::from_secs(10);
@@ -51,7 +63,9 @@ pub(crate) struct Books {
     pub(crate) jitter: Vec<f64>,
     /// Watchdogs that have run out.
     pub(crate) silences: u64,
-    crashes: Vec<Time>,
+    pub(crate) rolls: Rolls,
+    /// How many there have been.
+    step: u64,
     first_failure: Option<u8>,
     pub(crate) this_step: ThisStep,
 }
@@ -83,7 +97,8 @@ impl Books {
             exit: None,
             jitter: Vec::new(),
             silences: 0,
-            crashes: Vec::new(),
+            rolls: Rolls::new(&config),
+            step: 0,
             first_failure: None,
             this_step: ThisStep::default(),
             config,
@@ -92,6 +107,7 @@ impl Books {
 
     pub(crate) fn enter(&mut self, now: Time, step: &Step<'_>) {
         self.now = self.now.max(now);
+        self.step += 1;
         self.this_step = ThisStep::default();
         self.stage = match step.before.phase {
             Phase::Starting | Phase::Serving => Stage::Running,
@@ -100,8 +116,10 @@ impl Books {
         };
         self.return_to_serving();
         self.take_in(step.event);
+        self.note_unseen();
         self.decide(step);
         self.note(step.actions);
+        self.note_silent_farewells(step.after);
         self.close(step);
     }
 
@@ -144,7 +162,7 @@ impl Books {
         }
     }
 
-    pub(crate) fn living(&self, pid: Pid) -> Option<WorkerId> {
+    fn living(&self, pid: Pid) -> Option<WorkerId> {
         self.workers.iter().find(|(_, worker)| worker.pid == Some(pid)).map(|(id, _)| *id)
     }
 }
@@ -161,12 +179,22 @@ impl Books {
 
     fn take_in(&mut self, event: &Event) {
         match event {
-            Event::Start
-            | Event::Unavailable { .. }
-            | Event::Tick
-            | Event::Weighed { .. }
-            | Event::Overweight { .. }
-            | Event::Deaf { .. } => {}
+            Event::Start | Event::Unavailable { .. } | Event::Tick => {}
+            Event::Weighed { room } => {
+                if self.rolls.weighing > 0 {
+                    self.rolls.weighing -= 1;
+                    self.rolls.room = Some(*room).filter(|_| self.rolls.weighing == 0);
+                    self.rolls.weighed_in = self.step;
+                    if self.rolls.room == Some(0) {
+                        self.rolls.short = Some(self.now);
+                    }
+                }
+            }
+            Event::Overweight { worker } => {
+                if let Some(record) = self.workers.get_mut(worker) {
+                    record.overweight |= record.is_ready();
+                }
+            }
             Event::Signal { signal, value } => self.on_signal(*signal, *value),
             Event::Spawned { worker, pid } => self.on_spawned(*worker, *pid),
             Event::SpawnFailed { worker, failure } => self.on_spawn_failed(*worker, failure),
@@ -178,6 +206,11 @@ impl Books {
             Event::Retired { worker } => {
                 if let Some(record) = self.workers.get_mut(worker) {
                     record.retires_by = None;
+                }
+            }
+            Event::Deaf { worker } => {
+                if let Some(record) = self.workers.get_mut(worker) {
+                    record.deaf |= record.told.is_some() && !record.killed;
                 }
             }
             Event::EndedQuietly { .. } => {}
@@ -193,7 +226,8 @@ impl Books {
                 match command {
                     Command::PreStop => _ = self.budget_from.get_or_insert(self.now),
                     Command::Scale(workers) => self.scale(*workers),
-                    Command::Roll(_) | Command::Abort => {}
+                    Command::Roll(order) => self.on_roll_ordered(order, Some(*request)),
+                    Command::Abort => self.on_abort(*request),
                 }
             }
         }
@@ -203,14 +237,21 @@ impl Books {
         match self.config.signals.get(signal) {
             Disposition::Forward => self.forward(signal, value),
             Disposition::Rewrite(other) => self.forward(other, value),
-            Disposition::Ignore | Disposition::Restart => {}
+            Disposition::Ignore => {}
+            Disposition::Restart => {
+                let trigger = RollTrigger::Signal(signal);
+                self.on_roll_ordered(&RollOrder { target: None, trigger, wait: false }, None);
+            }
             Disposition::Drain => {
                 if self.stage == Stage::Ending {
                     self.forward(signal, None);
                     self.insist();
                 }
                 self.budget_from.get_or_insert(self.now);
-                self.committed.get_or_insert(self.now);
+                if self.committed.is_none() {
+                    self.committed = Some(self.now);
+                    self.drop_roll();
+                }
             }
             Disposition::ScaleUp => self.scale(self.desired + 1),
             Disposition::ScaleDown => self.scale((self.desired - 1).max(1)),
@@ -244,7 +285,7 @@ impl Books {
     }
 
     /// At least a quarter of a worker's time, or a second of it, is left for the signal.
-    pub(crate) fn latest_signal(&self, deadline: Time) -> Time {
+    fn latest_signal(&self, deadline: Time) -> Time {
         deadline - (deadline.since(self.now) / 4).min(Duration::from_secs(1))
     }
 
@@ -275,147 +316,21 @@ impl Books {
         for slot in self.slots.drain((workers as usize).min(self.slots.len())..) {
             for id in slot.occupant.into_iter().chain(slot.successor) {
                 let Some(worker) = self.workers.get_mut(&id) else { continue };
-                self.this_step.lost_ready += u32::from(worker.is_ready());
-                worker.retires_by = retires_by.filter(|_| worker.is_ready()).or(worker.retires_by);
-                // Whoever has been told before keeps its time.
-                if worker.told.is_none() {
-                    worker.tell(deadline);
+                if worker.told.is_some() {
+                    continue;
                 }
+                self.this_step.lost_ready += u32::from(worker.is_ready());
+                worker.retires_by = retires_by.filter(|_| worker.is_ready());
+                worker.tell(deadline);
             }
         }
         let vacancy = Some(Vacancy { since: self.now, ceiling: Duration::ZERO });
         self.slots.resize_with(workers as usize, || Slot { vacancy, ..Slot::default() });
         self.desired = workers;
-    }
-
-    fn on_spawned(&mut self, id: WorkerId, pid: Pid) {
-        self.launched = true;
-        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.pid.is_none()) else { return };
-        worker.pid = Some(pid);
-        if worker.told.is_none() {
-            worker.ready_by = self.config.ready_timeout.map(|timeout| self.now + timeout);
+        if let Some(roll) = &mut self.rolls.running {
+            roll.shrink(workers);
         }
-    }
-
-    fn on_spawn_failed(&mut self, id: WorkerId, failure: &SpawnFailure) {
-        if self.workers.get(&id).is_none_or(|worker| worker.pid.is_some()) {
-            return;
-        }
-        let asked = self.workers.remove(&id).is_some_and(|worker| worker.told.is_some());
-        if !self.launched {
-            self.refused = Some(match failure {
-                SpawnFailure::NotFound(_) => code::NOT_FOUND,
-                SpawnFailure::CannotExecute(_) => code::CANNOT_EXECUTE,
-                SpawnFailure::System(_) => code::OS,
-            });
-        } else if !asked && self.stage != Stage::Ending {
-            self.vacate(id, true, false);
-            if !matches!(failure, SpawnFailure::System(_)) {
-                self.crash();
-            }
-        }
-    }
-
-    fn on_exited(&mut self, id: WorkerId, exit: Exit) {
-        if self.workers.get(&id).is_none_or(|worker| worker.pid.is_none()) {
-            return;
-        }
-        let Some(worker) = self.workers.remove(&id) else { return };
-        self.this_step.lost_ready += u32::from(worker.is_ready());
-        let asked = worker.told.is_some() && !worker.failed && !worker.leaving;
-        let arranged = worker.hung && worker.told.is_none();
-        let failed = worker.failed || exit != Exit::Code(0);
-        let replaced = match self.config.restart {
-            Restart::Always => true,
-            Restart::OnFailure => failed,
-            Restart::Never => false,
-        };
-        if self.stage == Stage::Ending || (!asked && !arranged && !replaced) {
-            self.vacate(id, false, false);
-            self.first_failure = self.first_failure.or(Some(exit.code()).filter(|code| *code != 0));
-            return;
-        }
-        let ready_for = worker.ready_at.filter(|_| !worker.failed).map(|at| self.now.since(at));
-        let healthy = ready_for.is_some_and(|ready| ready >= self.config.min_uptime);
-        self.vacate(id, !asked && !arranged, healthy);
-        if !asked && !arranged && !healthy {
-            self.crash();
-        }
-    }
-
-    fn vacate(&mut self, id: WorkerId, wanted: bool, healthy: bool) {
-        let held = |slot: &&mut Slot| [slot.occupant, slot.successor].contains(&Some(id));
-        let Some(slot) = self.slots.iter_mut().find(held) else { return };
-        if slot.occupant == Some(id) {
-            slot.occupant = slot.successor;
-        }
-        slot.successor = None;
-        if wanted {
-            Self::announce_vacancy(slot, healthy, self.now, &self.config);
-        }
-    }
-
-    /// Somebody is to be spawned for the slot.
-    fn announce_vacancy(slot: &mut Slot, healthy: bool, now: Time, config: &Config) {
-        slot.deaths = if healthy { 0 } else { slot.deaths + 1 };
-        let backoff = config.backoff;
-        let ceiling = match slot.deaths {
-            0 | 1 => Duration::ZERO,
-            deaths => backoff.min.saturating_mul(1 << (deaths - 2).min(20)).min(backoff.max),
-        };
-        slot.vacancy = Some(Vacancy { since: now, ceiling });
-    }
-
-    /// Its replacement first; told to stop where there will be none.
-    pub(crate) fn on_hung(&mut self, id: WorkerId) {
-        let (now, patience) = (self.now, self.patience());
-        let record = self.workers.get_mut(&id).filter(|record| record.is_ready());
-        let Some(record) = record.filter(|_| self.stage != Stage::Ending) else { return };
-        self.this_step.lost_ready += 1;
-        record.hung = true;
-        record.watchdog_due = None;
-        if self.config.restart == Restart::Never {
-            record.failed = true;
-            record.told = Some(now + patience);
-            return;
-        }
-        let healthy = record.ready_at.is_some_and(|at| now.since(at) >= self.config.min_uptime);
-        let slot = self.slots.iter_mut().find(|slot| slot.occupant == Some(id));
-        if let Some(slot) = slot {
-            Self::announce_vacancy(slot, healthy, now, &self.config);
-        }
-        if !healthy {
-            self.crash();
-        }
-    }
-
-    /// Whom a ready successor replaces is told to stop, and nobody before.
-    pub(crate) fn succeed(&mut self, id: WorkerId) {
-        let (deadline, retires_by) = (self.now + self.patience(), self.retires_by());
-        let slot = self.slots.iter_mut().find(|slot| slot.successor == Some(id));
-        let replaced = slot.and_then(|slot| std::mem::replace(&mut slot.occupant, slot.successor.take()));
-        if let Some(record) = replaced.and_then(|id| self.workers.get_mut(&id)) {
-            record.retires_by = retires_by.filter(|_| record.is_ready());
-            record.told = Some(deadline);
-        }
-    }
-
-    /// Half of its time at most is for the queue.
-    fn retires_by(&self) -> Option<Time> {
-        self.config.own_queues.then(|| self.now + self.patience() / 2)
-    }
-
-    fn crash(&mut self) {
-        self.crashes.push(self.now);
-        let Some(limit) = self.config.max_crashes else { return };
-        let recent = self.crashes.iter().filter(|at| self.now.since(**at) <= limit.window).count();
-        // A hook or a signal may have come in this very step.
-        let running = self.stage == Stage::Running && self.budget_from.is_none();
-        if recent > limit.count as usize && self.ready() == 0 && running {
-            self.crash_loop = true;
-            self.budget_from.get_or_insert(self.now);
-            self.committed.get_or_insert(self.now);
-        }
+        self.rolls.recycled.take_if(|index| *index >= workers);
     }
 }
 
@@ -430,6 +345,10 @@ impl Books {
             self.end(step.event);
         }
         self.tell_the_late();
+        if self.ending.is_none() {
+            self.relieve();
+            self.begin_kept();
+        }
         self.mark_overdue();
         self.shorten_message_waits();
         let hard = self.hard_deadline();
@@ -455,12 +374,13 @@ impl Books {
         };
         let finished = self.workers.is_empty() && self.slots.iter().all(|slot| slot.vacancy.is_none());
         self.ending = Some(Ending { at: self.now, signal, finished, cut: drained, from: self.stage });
+        self.drop_roll();
         let deadline = self.drain_deadline();
         for worker in self.workers.values_mut() {
             worker.retires_by = None;
             worker.tell(deadline);
         }
-        self.slots.iter_mut().for_each(|slot| slot.vacancy = None);
+        self.slots.iter_mut().for_each(|slot| (slot.vacancy, slot.refill) = (None, false));
     }
 
     fn drain_deadline(&self) -> Time {
@@ -472,9 +392,14 @@ impl Books {
         let now = self.now;
         let deadline = now + self.patience();
         let starting = self.workers.values_mut().filter(|w| w.told.is_none() && w.ready_at.is_none());
+        let mut late = Vec::new();
         for worker in starting.filter(|worker| worker.ready_by.is_some_and(|by| by <= now)) {
             worker.failed = true;
             worker.told = Some(deadline);
+            late.push(worker.generation);
+        }
+        if self.ending.is_none() {
+            late.into_iter().for_each(|generation| _ = self.on_generation_failed(generation));
         }
     }
 
@@ -492,6 +417,19 @@ impl Books {
     }
 
     fn close(&mut self, step: &Step<'_>) {
+        if self.ending.is_none() {
+            self.mark_overdue();
+        }
+        let slots = &self.slots;
+        self.rolls.recycled.take_if(|index| {
+            let slot = slots.get(*index as usize);
+            slot.is_none_or(|slot| slot.successor.is_none() && slot.vacancy.is_none() && !slot.refill)
+        });
+        self.note_unseen();
+        let ready = self.ready();
+        if let Some(roll) = &mut self.rolls.running {
+            roll.least_ready = roll.least_ready.min(ready);
+        }
         match step.after.phase {
             Phase::Starting | Phase::Serving => self.lame_since = None,
             Phase::LameDuck => _ = self.lame_since.get_or_insert(self.now),

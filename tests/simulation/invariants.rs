@@ -1,12 +1,17 @@
 //! What holds after every step of every history, by name.
 
+#[path = "invariants/rolls.rs"]
+mod rolls;
+
+pub(crate) use rolls::{PROMISES, ROLLS};
+
 use std::time::Duration;
 
 use drainit::core::config::{Kind, MAX_WORKERS, ReadinessOnDrain, Restart};
 use drainit::core::event::{Action, Command, Event, Notice, Outcome};
 use drainit::core::signal::{Disposition, Signal};
 use drainit::core::snapshot::{Phase, WorkerState};
-use drainit::core::types::Scope;
+use drainit::core::types::{Scope, WorkerId};
 
 use super::books::Books;
 use super::records::{Purpose, Record, Stage, Step};
@@ -19,7 +24,7 @@ const SWEEP_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) type Verdict = Result<(), String>;
 
-type Check = fn(&Books, &Step<'_>) -> Verdict;
+pub(crate) type Check = fn(&Books, &Step<'_>) -> Verdict;
 
 pub(crate) const INVARIANTS: &[(&str, Check)] = &[
     ("exits within the budget", exits_within_the_budget),
@@ -29,7 +34,7 @@ pub(crate) const INVARIANTS: &[(&str, Check)] = &[
     ("unready for the LB wait before the stop", unready_before_the_stop),
     ("the wait ends", the_wait_ends),
     ("ready workers are not taken away", ready_workers_are_not_taken_away),
-    ("never more processes than desired", never_more_than_desired),
+    ("everybody has a place", everybody_has_a_place),
     ("a replacement comes first", a_replacement_comes_first),
     ("silence is noticed", silence_is_noticed),
     ("a stop has a reason", a_stop_has_a_reason),
@@ -40,7 +45,7 @@ pub(crate) const INVARIANTS: &[(&str, Check)] = &[
     ("preStop is advice", prestop_is_advice),
     ("a hook returns with the LB wait", a_hook_returns_with_the_lb_wait),
     ("a crash loop ends it", a_crash_loop_ends_it),
-    ("spawns fill vacancies", spawns_fill_vacancies),
+    ("every spawn is counted", every_spawn_is_counted),
     ("one record for each worker", one_record_for_each_worker),
     ("signals reach the living only", signals_reach_the_living_only),
     ("the timeout is in the future", the_timeout_is_in_the_future),
@@ -141,20 +146,25 @@ fn ready_workers_are_not_taken_away(books: &Books, step: &Step<'_>) -> Verdict {
     })
 }
 
-fn never_more_than_desired(books: &Books, step: &Step<'_>) -> Verdict {
-    let serving = books.workers.values().filter(|worker| worker.told.is_none()).count();
-    let hung = books.workers.values().filter(|worker| worker.told.is_none() && worker.hung).count();
-    demand(serving - hung <= step.after.desired as usize, || {
-        format!("{serving} run, {hung} of them hung, {} desired", step.after.desired)
+/// One worker in each slot, another that takes its place, and nobody else who has not been told to go.
+fn everybody_has_a_place(books: &Books, step: &Step<'_>) -> Verdict {
+    let seated = |id: &WorkerId, worker: &Record| {
+        let slot = books.slots.get(worker.slot as usize);
+        slot.is_some_and(|slot| [slot.occupant, slot.successor].contains(&Some(*id)))
+    };
+    let stray = books.workers.iter().find(|(id, worker)| worker.told.is_none() && !seated(id, worker));
+    demand(stray.is_none() && books.slots.len() == step.after.desired as usize, || {
+        format!("{stray:?}, {} slots, {} desired", books.slots.len(), step.after.desired)
     })
 }
 
 /// A worker that hangs is told to stop once another is ready in its slot, or where there will be none.
 fn a_replacement_comes_first(books: &Books, _: &Step<'_>) -> Verdict {
     let running = books.ending.is_none() && books.config.restart != Restart::Never;
-    let forsaken = books.slots.iter().filter_map(|slot| slot.occupant).find(|id| {
+    let kept = books.slots.iter().filter(|slot| !slot.refill);
+    let forsaken = kept.filter_map(|slot| slot.occupant).find(|id| {
         let occupant = books.workers.get(id);
-        running && occupant.is_some_and(|worker| worker.hung && worker.told.is_some())
+        running && occupant.is_some_and(|worker| worker.hung && !worker.failed && worker.told.is_some())
     });
     demand(forsaken.is_none(), || format!("{forsaken:?} was told to stop and nobody is there"))
 }
@@ -258,7 +268,7 @@ fn a_crash_loop_ends_it(books: &Books, _: &Step<'_>) -> Verdict {
     demand(!books.crash_loop || books.ending.is_some(), || "goes on".to_owned())
 }
 
-fn spawns_fill_vacancies(books: &Books, step: &Step<'_>) -> Verdict {
+fn every_spawn_is_counted(books: &Books, step: &Step<'_>) -> Verdict {
     let odd = &books.this_step.odd_spawns;
     let counted = step.after.counters.spawns == books.last_worker.0;
     demand(odd.is_empty() && counted, || format!("{odd:?}, {} counted", step.after.counters.spawns))
@@ -268,7 +278,8 @@ fn one_record_for_each_worker(books: &Books, step: &Step<'_>) -> Verdict {
     if books.exit.is_some() {
         return Ok(());
     }
-    let mut known: Vec<_> = step.after.workers.iter().map(|view| (view.slot, view.pid, view.state)).collect();
+    let mut known: Vec<_> =
+        step.after.workers.iter().map(|view| (view.slot, view.pid, view.state, view.generation)).collect();
     let state = |id| match books.workers.get(id) {
         Some(worker) if worker.told.is_none() && worker.hung => WorkerState::Hung,
         Some(worker) if worker.told.is_none() && worker.stopping.is_some() => WorkerState::Stopping,
@@ -280,10 +291,13 @@ fn one_record_for_each_worker(books: &Books, step: &Step<'_>) -> Verdict {
         Some(worker) if worker.pid.is_none() && worker.told <= Some(books.now) => WorkerState::Killed,
         Some(_) | None => WorkerState::Draining,
     };
-    let mut expected: Vec<_> =
-        books.workers.iter().map(|(id, worker)| (worker.slot, worker.pid, state(id))).collect();
-    known.sort_by_key(|(slot, pid, state)| (*slot, *pid, state.name()));
-    expected.sort_by_key(|(slot, pid, state)| (*slot, *pid, state.name()));
+    let mut expected: Vec<_> = books
+        .workers
+        .iter()
+        .map(|(id, worker)| (worker.slot, worker.pid, state(id), worker.generation))
+        .collect();
+    known.sort_by_key(|(slot, pid, state, generation)| (*slot, *pid, state.name(), *generation));
+    expected.sort_by_key(|(slot, pid, state, generation)| (*slot, *pid, state.name(), *generation));
     demand(known == expected, || format!("{known:?}, expected {expected:?}"))
 }
 
@@ -345,10 +359,15 @@ fn the_exit_code_tells(books: &Books, _: &Step<'_>) -> Verdict {
 
 /// At once after the first death and a healthy one, else anything up to the ceiling; in lame-duck too.
 fn vacancies_are_filled_within_the_backoff(books: &Books, _: &Step<'_>) -> Verdict {
-    let overdue =
-        books.slots.iter().enumerate().find(|(_, slot)| {
-            slot.vacancy.is_some_and(|vacancy| vacancy.since + vacancy.ceiling <= books.now)
-        });
+    // Where the last one is on his way out, a roll may wait for his place.
+    let waits_for_its_turn = |occupant: Option<WorkerId>| {
+        let worker = occupant.and_then(|id| books.workers.get(&id));
+        books.rolls.has_begun() && worker.is_some_and(|worker| worker.told.is_some())
+    };
+    let overdue = books.slots.iter().enumerate().find(|(_, slot)| {
+        slot.vacancy.is_some_and(|vacancy| vacancy.since + vacancy.ceiling <= books.now)
+            && !waits_for_its_turn(slot.occupant)
+    });
     demand(overdue.is_none() || books.exit.is_some(), || format!("{overdue:?}"))
 }
 

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use drainit::core::event::{Action, Event, RequestId};
+use drainit::core::event::{Action, Event, RequestId, RollTrigger};
 use drainit::core::signal::Signal;
 use drainit::core::snapshot::Snapshot;
 use drainit::core::time::Time;
-use drainit::core::types::{Pid, Scope, SlotIndex, WorkerId};
+use drainit::core::types::{Generation, Pid, Scope, SlotIndex, WorkerId};
+
+use super::books::{Answer, Due, Ended};
 
 /// One event, and everything that followed from it.
 pub(crate) struct Step<'a> {
@@ -32,6 +34,19 @@ pub(crate) struct Slot {
     pub(crate) successor: Option<WorkerId>,
     pub(crate) deaths: u32,
     pub(crate) vacancy: Option<Vacancy>,
+    /// The occupant has been told to go so that another can come.
+    pub(crate) refill: bool,
+    /// Whoever was here last had been told to go when he went.
+    pub(crate) after_farewell: bool,
+    /// Its last worker has ended, and is not replaced.
+    pub(crate) finished: bool,
+}
+
+impl Slot {
+    /// Nobody is there, and nobody will come.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
 }
 
 /// A slot that somebody is to be spawned for no later than `ceiling` after `since`.
@@ -45,6 +60,9 @@ pub(crate) struct Vacancy {
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) slot: SlotIndex,
+    pub(crate) generation: Generation,
+    /// It uses more memory than it may.
+    pub(crate) overweight: bool,
     pub(crate) pid: Option<Pid>,
     pub(crate) ready_at: Option<Time>,
     /// Not ready in time, or hung where nobody is replaced.
@@ -67,6 +85,10 @@ pub(crate) struct Record {
     pub(crate) signalled: Option<Time>,
     /// It is to be ended at the next quiet moment.
     pub(crate) ended: bool,
+    /// Told, and it accepts no connection any more.
+    pub(crate) deaf: bool,
+    /// Somebody finds out when that is so.
+    pub(crate) listened_to: bool,
     pub(crate) message: Option<SentMessage>,
     pub(crate) killed: bool,
     pub(crate) ready_by: Option<Time>,
@@ -182,4 +204,20 @@ pub(crate) struct ThisStep {
     pub(crate) sweeps: Vec<Signal>,
     /// The last worker is gone.
     pub(crate) deserted: bool,
+    /// Promises that were broken, judged action by action.
+    pub(crate) objections: Vec<(&'static str, String)>,
+    /// Corners.
+    pub(crate) saw: Vec<&'static str>,
+    /// Requests that have to be answered in this step, and those that have been.
+    pub(crate) answers_due: Vec<(RequestId, Answer)>,
+    pub(crate) answers: Vec<(RequestId, Answer)>,
+    /// Rolls that are over, and are in the history now.
+    pub(crate) ended: Vec<Ended>,
+    /// Requests to roll that have joined one, or wait.
+    pub(crate) notes_due: Vec<Due>,
+    /// Rolls that have to begin in this step.
+    pub(crate) rolls_due: Vec<(u64, Generation, Generation, RollTrigger)>,
+    /// The roll has failed in this step, and has not said so yet.
+    pub(crate) failures_due: u32,
+    pub(crate) drop_due: bool,
 }

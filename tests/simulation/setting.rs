@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drainit::core::config::{
-    Backoff, BreakerRules, Config, Count, Kind, LbWait, MaxCrashes, ReadinessOnDrain, Restart, RollRules,
-    StopMessage,
+    Backoff, BreakerRules, Canary, Config, Count, Kind, LbWait, MaxCrashes, ReadinessOnDrain, Restart,
+    RollRules, StopMessage,
 };
 use drainit::core::event::SpawnFailure;
 use drainit::core::signal::{Disposition, Signal, SignalTable};
@@ -52,6 +52,8 @@ pub(crate) struct Habits {
     pub(crate) no_handler: u64,
     /// Workers that always have a request in flight.
     pub(crate) never_quiet: u64,
+    /// Workers that are told to go and accept connections to their end.
+    pub(crate) keeps_accepting: u64,
     /// Workers that do not answer the stop message.
     pub(crate) deaf: u64,
     /// Messages that do not arrive.
@@ -61,6 +63,13 @@ pub(crate) struct Habits {
     pub(crate) orphans: u64,
     pub(crate) clock_step: u64,
     pub(crate) drain_signal: u64,
+    /// Of what people do, that it is about rolls.
+    pub(crate) rolls: u64,
+    /// Releases that are no good.
+    pub(crate) bad_release: u64,
+    /// That there is no memory for one worker more.
+    pub(crate) no_memory: u64,
+    pub(crate) slow_scales: u64,
     /// That a worker with a watchdog pings no more.
     pub(crate) falls_silent: u64,
 }
@@ -82,13 +91,43 @@ impl Habits {
             stuck: often(rng),
             no_handler: often(rng),
             never_quiet: often(rng),
+            keeps_accepting: often(rng),
             deaf: often(rng),
             undelivered: rng.pick(&[0, 0, 20, 100]),
             undead: rng.pick(&[0, 0, 20, 100]),
             orphans: rng.pick(&[0, 20, 100]),
             clock_step: rng.pick(&[0, 0, 2, 10]),
             drain_signal: rng.pick(&[0, 5, 30]),
+            rolls: rng.pick(&[0, 30, 60, 90]),
+            bad_release: rng.pick(&[0, 20, 50, 80]),
+            no_memory: rng.pick(&[0, 0, 20, 100]),
+            slow_scales: rng.pick(&[0, 30, 100]),
             falls_silent: rng.pick(&[0, 0, 2, 20, 100]),
+        }
+    }
+}
+
+/// What becomes of the workers of a release.
+#[derive(Clone, Debug)]
+pub(crate) enum Character {
+    Good,
+    ExitsAtOnce,
+    ExitsOnceReady,
+    NeverReady,
+    Hangs,
+    CannotStart(SpawnFailure),
+    Slow,
+}
+
+impl Character {
+    pub(crate) fn random(rng: &mut Rng) -> Self {
+        match rng.below(6) {
+            0 => Self::ExitsAtOnce,
+            1 => Self::ExitsOnceReady,
+            2 => Self::NeverReady,
+            3 => Self::Hangs,
+            4 => Self::CannotStart(spawn_failure(rng)),
+            _ => Self::Slow,
         }
     }
 }
@@ -120,9 +159,13 @@ pub(crate) fn config(rng: &mut Rng) -> Config {
         kind,
         workers,
         version: None,
-        roll: RollRules::default(),
-        breaker: BreakerRules::default(),
-        max_lifetime: None,
+        roll: roll_rules(rng),
+        breaker: BreakerRules {
+            failures: rng.between(1, 4),
+            window: rng.pick(&[ms(1_000), ms(60_000), ms(600_000)]),
+            reset: rng.pick(&[ms(0), ms(500), ms(10_000), ms(60_000)]),
+        },
+        max_lifetime: rng.chance(15).then(|| rng.pick(&[ms(1_000), ms(10_000), ms(60_000)])),
         restart: rng.pick(&[Restart::Always, Restart::Always, Restart::OnFailure, Restart::Never]),
         backoff: Backoff { min: backoff_min, max: backoff_min * rng.pick(&[1, 10, 300]) },
         min_uptime: rng.pick(&[ms(0), ms(1_000), ms(10_000)]),
@@ -157,15 +200,29 @@ pub(crate) fn config(rng: &mut Rng) -> Config {
     }
 }
 
+fn roll_rules(rng: &mut Rng) -> RollRules {
+    let count = |rng: &mut Rng| match rng.below(3) {
+        0 => Count::Workers(rng.pick(&[0, 1, 1, 2, 3, 50])),
+        1 => Count::Percent(rng.pick(&[0, 1, 25, 50, 100])),
+        _ => Count::Workers(rng.pick(&[0, 1])),
+    };
+    RollRules {
+        max_surge: count(rng),
+        max_unavailable: if rng.chance(50) { Count::Workers(0) } else { count(rng) },
+        min_ready_time: rng.pick(&[ms(0), ms(0), ms(50), ms(2_000), ms(15_000)]),
+        pause: rng.pick(&[ms(0), ms(0), ms(0), ms(500), ms(10_000)]),
+        canary: rng.chance(30).then(|| Canary {
+            workers: rng.pick(&[1, 1, 2, 9]),
+            hold: rng.pick(&[ms(0), ms(1_000), ms(20_000)]),
+        }),
+        waits_for_drain: rng.chance(25),
+    }
+}
+
 fn signals(kind: Kind, rng: &mut Rng) -> SignalTable {
     let mut table = match kind {
         Kind::Single => SignalTable::single(),
-        Kind::Pool => {
-            let mut table = SignalTable::pool();
-            table.set(Signal::HUP, Disposition::Ignore);
-            table.set(Signal::USR2, Disposition::Ignore);
-            table
-        }
+        Kind::Pool => SignalTable::pool(),
     };
     if rng.chance(20) {
         table.set(USR1, rng.pick(&[Disposition::Rewrite(Signal::HUP), Disposition::Ignore]));

@@ -27,7 +27,6 @@ impl Books {
         if let Some(record) = record.filter(|record| record.is_starting()) {
             record.ready_at = Some(now);
             record.watchdog_due = record.watchdog.map(|every| now + every);
-            self.succeed(id);
         }
     }
 
@@ -69,6 +68,8 @@ impl Books {
             Some(Ping::Trigger) if !ending && record.is_starting() => {
                 record.failed = true;
                 record.tell(now + patience);
+                let generation = record.generation;
+                self.on_generation_failed(generation);
             }
             Some(Ping::Trigger) if !ending => self.on_hung(id),
             Some(_) | None => {}

@@ -1,44 +1,89 @@
-//! The actions, entered into the books.
+//! What the core did in a step, one action after the other.
 
 use drainit::core::event::{Action, Command};
 use drainit::core::signal::Signal;
+use drainit::core::snapshot::{Snapshot, WorkerState};
 use drainit::core::time::Time;
-use drainit::core::types::{Pid, Scope, SlotIndex, WorkerId};
+use drainit::core::types::{Edition, Pid, Scope, SlotIndex, WorkerId};
 
-use super::books::Books;
-use super::records::{Purpose, Record, Sent, SentMessage};
+use super::super::records::{Purpose, Record, Sent, SentMessage};
+use super::{Answer, Books};
 
 impl Books {
-    pub(crate) fn note(&mut self, actions: &[Action]) {
+    pub(super) fn note(&mut self, actions: &[Action]) {
         for action in actions {
             match action {
-                Action::Spawn { worker, slot, .. } => self.note_spawn(*worker, *slot),
+                Action::Spawn { worker, slot, edition } => self.note_spawn(*worker, *slot, *edition),
                 Action::Kill { pid, signal, scope, value } => {
                     let forwarded = self.this_step.sent.len() < self.this_step.forwards.len();
                     let purpose = if forwarded { Purpose::Forward } else { Purpose::Kill };
                     self.note_signal(*pid, *signal, *scope, *value, purpose);
                 }
-                Action::Stop { pid, signal, scope, .. } => {
+                Action::Stop { worker, pid, signal, scope, .. } => {
+                    self.note_told(*worker);
                     self.note_signal(*pid, *signal, *scope, None, Purpose::Stop);
                 }
                 Action::End { worker, until } => self.note_end(*worker, *until),
+                Action::Listen { worker } => self.note_listened(*worker),
                 Action::Sweep { signal } => {
                     self.this_step.sweeps.push(*signal);
                     self.kill_swept |= *signal == Signal::KILL;
                 }
-                Action::Reply { request, .. } => match self.requests.remove(request) {
+                Action::Reply { request, outcome } => match self.requests.remove(request) {
                     Some(Command::PreStop) => self.hook_over = Some(self.now),
-                    Some(Command::Scale(_) | Command::Roll(_) | Command::Abort) => {}
+                    Some(Command::Scale(_)) => {}
+                    Some(Command::Roll(_) | Command::Abort) => {
+                        self.this_step.answers.push((*request, Answer::from(outcome)));
+                    }
                     None => self.this_step.odd_replies.push(*request),
                 },
                 Action::Message { pid } => self.note_message(*pid),
-                Action::Retire { .. } | Action::Weigh | Action::Listen { .. } | Action::Tell(_) => {}
+                Action::Retire { worker } => self.note_told(*worker),
+                Action::Weigh => {
+                    self.rolls.weighing += 1;
+                    // Spawns that an answer has let through in this very step may be still to come.
+                    let is_new = self.rolls.weighed_in == self.step;
+                    self.rolls.room.take_if(|_| !is_new);
+                }
+                Action::Tell(notice) => self.note_notice(notice),
                 Action::Exit(status) => self.exit = Some(status.clone()),
             }
         }
     }
 
-    fn note_spawn(&mut self, id: WorkerId, index: SlotIndex) {
+    fn note_told(&mut self, id: WorkerId) {
+        let untold = self.workers.get(&id).is_some_and(|worker| worker.told.is_none());
+        if untold && self.ending.is_none() {
+            self.note_farewell(id);
+        }
+    }
+
+    /// Of somebody without a pid, whom no signal reaches yet, the snapshot alone tells.
+    pub(super) fn note_silent_farewells(&mut self, after: &Snapshot) {
+        if self.rolls.running.is_none() && self.rolls.recycled.is_none() || self.ending.is_some() {
+            return;
+        }
+        let told = after.workers.iter().filter(|view| {
+            view.pid.is_none() && matches!(view.state, WorkerState::Draining | WorkerState::Killed)
+        });
+        let mut slots: Vec<_> = told.map(|view| view.slot).collect();
+        for worker in self.workers.values().filter(|worker| worker.pid.is_none() && worker.told.is_some()) {
+            if let Some(known) = slots.iter().position(|slot| *slot == worker.slot) {
+                slots.remove(known);
+            }
+        }
+        for slot in slots {
+            if let Some(id) = self.slots.get(slot as usize).and_then(|slot| slot.occupant) {
+                self.note_told(id);
+            }
+        }
+    }
+
+    pub(super) fn note_spawn(&mut self, id: WorkerId, index: SlotIndex, edition: Edition) {
+        self.judge_spawn(id, index, edition);
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.finished = false;
+        }
         let slot = self.slots.get_mut(index as usize);
         let vacancy = slot.filter(|slot| slot.successor.is_none()).and_then(|slot| {
             match slot.occupant {
@@ -49,17 +94,21 @@ impl Books {
         });
         match vacancy {
             Some(vacancy) if id > self.last_worker => {
-                // At the maximum the doubling does not show.
-                if !vacancy.ceiling.is_zero() && vacancy.ceiling < self.config.backoff.max {
+                // At the maximum the doubling does not show, and a roll does not wait.
+                let waits = self.rolls.running.is_none() && vacancy.since > self.rolls.ended;
+                if waits && !vacancy.ceiling.is_zero() && vacancy.ceiling < self.config.backoff.max {
                     let waited = self.now.since(vacancy.since).as_secs_f64();
                     self.jitter.push(waited / vacancy.ceiling.as_secs_f64());
                 }
             }
+            None if id > self.last_worker => {}
             Some(_) | None => self.this_step.odd_spawns.push((id, index)),
         }
         self.last_worker = id;
         let record = Record {
             slot: index,
+            generation: edition.generation,
+            overweight: false,
             pid: None,
             ready_at: None,
             failed: false,
@@ -74,6 +123,8 @@ impl Books {
             stop_signals: 0,
             signalled: None,
             ended: false,
+            deaf: false,
+            listened_to: false,
             message: None,
             killed: false,
             ready_by: None,
@@ -82,7 +133,10 @@ impl Books {
         self.workers.insert(id, record);
     }
 
-    fn note_message(&mut self, pid: Pid) {
+    pub(super) fn note_message(&mut self, pid: Pid) {
+        if let Some(id) = self.living(pid) {
+            self.note_told(id);
+        }
         let wait = self.config.stop_message.and_then(|message| message.wait);
         let record = self.living(pid).and_then(|id| self.workers.get(&id));
         let record =
