@@ -351,3 +351,31 @@ fn a_straggler_under_keep_alive_is_ended_within_its_window_with_no_request_cut()
     assert_eq!(pool.logged("worker ended while it served nobody")["reason"], "straggler");
     eprintln!("ended after {took:?}, {stale} of {} connections closed", ends.len());
 }
+
+#[test]
+fn a_worker_that_only_idle_connections_keep_is_ended_before_its_time() {
+    leave_network();
+    let options =
+        ["--drain-timeout", "60s", "--grace", "90s", "--end-idle-after", "600ms", "--node-ipc", "off"];
+    let pool = pool().options(options);
+    let port = pool.port().number.to_string();
+    let mut pool = pool.command(["node".into(), server("straggler.js"), port.into()]).start();
+    pool.wait_ready(1);
+    let mut idle = send(pool.address(), "/idle");
+    answer(&mut idle).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let (address, stopped) = (pool.address(), Arc::clone(&stop));
+    let client = thread::spawn(move || keep_asking(address, 0, stopped));
+    wait_for_request(&pool, "/0-1", 1);
+    let worker = pool.member(0).process;
+    pool.signal(libc::SIGTERM);
+    pool.wait_for_phase("draining");
+    common::holds_for(Duration::from_secs(2), "one connection is in use", || worker.is_alive());
+    stop.store(true, Ordering::Relaxed);
+    let (answered, lost) = client.join().unwrap();
+    assert_eq!(lost, None, "after {answered}");
+    let began = Instant::now();
+    assert_eq!(pool.wait(), common::Exit::Code(0));
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    assert_eq!(pool.logged("worker ended while it served nobody")["reason"], "idle");
+}

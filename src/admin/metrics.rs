@@ -106,6 +106,7 @@ impl Sources {
         let ended = [
             (QuietEnd::NoHandler.name(), counters.ended_without_handler),
             (QuietEnd::Straggler.name(), counters.ended_stragglers),
+            (QuietEnd::Idle.name(), counters.ended_idle),
         ];
         out.counters(
             "drainit_workers_ended_idle",

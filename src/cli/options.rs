@@ -165,6 +165,9 @@ pub struct DrainArgs {
     pub stop_message_wait: Option<Duration>,
     #[arg(long, env = "DRAINIT_DRAIN_TIMEOUT", value_name = "DUR", value_parser = duration::parse, help = "Cap on the workers' own finishing [default: what is left of the grace period]")]
     pub drain_timeout: Option<Duration>,
+    /// A worker that was told to finish, none of whose connections has had a request in flight for so long, is ended; or off
+    #[arg(long, env = "DRAINIT_END_IDLE_AFTER", value_name = "DUR", default_value = "off")]
+    pub end_idle_after: Timeout,
     /// POST to this once the last worker is gone: what ends a sidecar, such as http://127.0.0.1:15020/quitquitquit (repeatable)
     #[arg(long, env = "DRAINIT_ON_EXIT_POST", value_name = "URL", value_delimiter = ',')]
     pub on_exit_post: Vec<Url>,

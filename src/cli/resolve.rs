@@ -184,6 +184,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         health,
         node_ipc,
         stop_message,
+        end_idle_after: args.drain.end_idle_after.0,
         sidecars: Sidecars {
             wait_for: args.readiness.wait_for,
             wait_for_timeout: args.readiness.wait_for_timeout,

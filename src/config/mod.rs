@@ -35,6 +35,8 @@ pub struct Config {
     /// Resolved: `Auto` is a channel where it can be had, `Off` none.
     pub node_ipc: values::NodeIpc,
     pub stop_message: Option<values::StopMessage>,
+    /// A worker that was told to finish is ended when its connections have been without a request for so long.
+    pub end_idle_after: Option<Duration>,
     pub sidecars: Sidecars,
     pub admin: Admin,
     /// The preStop handshake is served on the admin port too.

@@ -173,6 +173,8 @@ pub enum QuietEnd {
     NoHandler,
     /// Its time was nearly up.
     Straggler,
+    /// None of its connections has had a request in flight for long.
+    Idle,
 }
 
 impl QuietEnd {
@@ -181,6 +183,7 @@ impl QuietEnd {
         match self {
             Self::NoHandler => "no-handler",
             Self::Straggler => "straggler",
+            Self::Idle => "idle",
         }
     }
 }

@@ -297,6 +297,8 @@ pub struct Counters {
     pub ended_without_handler: u64,
     /// Workers whose time was nearly up, killed while they served nobody.
     pub ended_stragglers: u64,
+    /// Workers none of whose connections had had a request in flight for `--end-idle-after`.
+    pub ended_idle: u64,
     pub signals_forwarded: u64,
     pub prestop_calls: u64,
     /// A preStop hook that no SIGTERM followed.

@@ -308,6 +308,7 @@ impl Worker {
         match why {
             QuietEnd::NoHandler => ctx.counters.ended_without_handler += 1,
             QuietEnd::Straggler => ctx.counters.ended_stragglers += 1,
+            QuietEnd::Idle => ctx.counters.ended_idle += 1,
         }
         let after = ctx.now.since(self.stopped_at.unwrap_or(self.spawned));
         ctx.tell(Notice::WorkerEndedQuietly { slot: self.slot, pid: self.pid(), why, after });

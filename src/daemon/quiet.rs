@@ -27,6 +27,8 @@ const SETTLE: Duration = Duration::from_millis(5);
 pub(super) struct Watch {
     began: Time,
     patience: Duration,
+    /// Nothing shorter counts as silence.
+    least: Option<Duration>,
     known: BTreeMap<u64, Known>,
 }
 
@@ -75,12 +77,17 @@ enum Turn {
 impl Watch {
     /// From `now` to `until` there is time.
     pub(super) fn new(now: Time, until: Time) -> Self {
-        Self { began: now, patience: until.since(now), known: BTreeMap::new() }
+        Self { began: now, patience: until.since(now), least: None, known: BTreeMap::new() }
+    }
+
+    /// For as long as it takes, and for connections that have been silent for `least`.
+    pub(super) fn for_idle(now: Time, least: Duration) -> Self {
+        Self { began: now, patience: least, least: Some(least), known: BTreeMap::new() }
     }
 
     /// Half of the time has to do for being careful.
     fn care(&self) -> Duration {
-        WATCH.min(self.patience / 2)
+        self.least.unwrap_or_else(|| WATCH.min(self.patience / 2))
     }
 
     /// Take in what there is at `now`, and say how still each of them is, in their order.
@@ -122,7 +129,7 @@ impl Watch {
         let asked_once = traffic.received > 0;
         if silent >= self.care() {
             Stillness::Long
-        } else if turn == Turn::Client && asked_once && is_known && silent >= SETTLE {
+        } else if self.least.is_none() && turn == Turn::Client && asked_once && is_known && silent >= SETTLE {
             Stillness::Brief
         } else {
             Stillness::None
@@ -132,7 +139,7 @@ impl Watch {
     /// Nobody knows who spoke last, so in the first half of the time it is open, and in the second its queues decide.
     fn may_be_idle(&self, now: Time, connection: &Connection) -> bool {
         let empty = connection.unread == 0 && connection.unsent == 0;
-        empty && now.since(self.began) >= self.patience / 2
+        empty && now.since(self.began) >= self.least.unwrap_or(self.patience / 2)
     }
 }
 
@@ -266,6 +273,15 @@ mod tests {
         assert!(!watch.is_quiet(at(4_999), &[open]));
         assert!(watch.is_quiet(at(5_000), &[open]));
         assert!(!watch.is_quiet(at(5_000), &[Connection { unread: 1, ..open }]));
+    }
+
+    #[test]
+    fn who_is_to_be_idle_for_long_is_asked_for_that() {
+        let mut watch = Watch::for_idle(at(0), ms(3_000));
+        assert!(!watch.is_quiet(at(0), &[seen(2_900, 3_100, 1, 1)]));
+        assert!(!watch.is_quiet(at(4_000), &[seen(2_900, 3_100, 2, 2)]));
+        assert!(watch.is_quiet(at(4_100), &[seen(3_000, 3_200, 2, 2)]));
+        assert!(!watch.is_quiet(at(4_200), &[seen(3_500, 3_400, 2, 3)]), "it was asked last");
     }
 
     #[test]

@@ -432,7 +432,7 @@ impl Pool {
         worker.on_ended_quietly(why, ctx);
         match why {
             QuietEnd::Straggler => self.stragglers.extend(worker.replaced_by),
-            QuietEnd::NoHandler => {}
+            QuietEnd::NoHandler | QuietEnd::Idle => {}
         }
     }
 

@@ -35,6 +35,9 @@ use crate::sys::{kill, procfs};
 /// Between two looks at a worker that runs; more where looks are expensive.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+/// The same where a connection has to be silent for long.
+const IDLE_LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// No more than such a part of our own time goes into looking.
 const LOOK_SHARE: u32 = 10;
 
@@ -135,6 +138,19 @@ impl Endings {
 }
 
 impl Ending {
+    /// Whether it is to lose one connection after the other: who is only to be told may want to keep them.
+    fn goes_by_and_by(&self) -> bool {
+        self.signal_by.is_none() && self.why != QuietEnd::Idle
+    }
+
+    /// Who is to be silent for long is looked at once in a while.
+    fn look_every(&self) -> Duration {
+        match self.why {
+            QuietEnd::NoHandler | QuietEnd::Straggler => LOOK_EVERY,
+            QuietEnd::Idle => IDLE_LOOK_EVERY,
+        }
+    }
+
     fn holds_back(&self, signal: Signal) -> bool {
         self.why == QuietEnd::NoHandler && self.signal == signal
     }
@@ -228,10 +244,13 @@ impl Engine {
             _ => None,
         };
         if let Some((until, signal_by)) = held_back
-            && self.seek(worker, pid, signal, QuietEnd::NoHandler, until, signal_by)
+            && self.seek(worker, pid, signal, QuietEnd::NoHandler, Watch::new(now, until), signal_by)
         {
             tracing::debug!(%pid, %signal, "signal held back for a quiet moment");
             return;
+        }
+        if let Some(least) = self.end_idle_after {
+            self.seek_idle(worker, pid, signal, least);
         }
         self.kill(pid, signal, scope, None);
     }
@@ -239,13 +258,26 @@ impl Engine {
     /// It has not ended, and its time is nearly up. Where it has connections, they are what it may be waiting for; one
     /// without may be at work on something else, and has all of its time for that, as has one that ignores the signal.
     pub(super) fn end_when_quiet(&mut self, worker: WorkerId, until: Time) {
+        // There is no more time for being idle for long.
+        self.endings.sought.retain(|ending| {
+            ending.worker != worker || ending.why != QuietEnd::Idle || ending.frozen.is_some()
+        });
         let sought = self.endings.sought.iter().any(|ending| ending.worker == worker);
         if let Some(pid) = self.workers.get(&worker).map(|known| known.pid).filter(|_| !sought) {
             let signal = self.core.config().stop_signal;
             if standstill::handling(pid, signal) == Some(Handling::Ignored) {
                 return;
             }
-            self.seek(worker, pid, signal, QuietEnd::Straggler, until, None);
+            let watch = Watch::new(self.clock.now(), until);
+            self.seek(worker, pid, signal, QuietEnd::Straggler, watch, None);
+        }
+    }
+
+    /// From the moment in which it is told: it may listen no more a moment later, and then nobody knows at which ports.
+    fn seek_idle(&mut self, worker: WorkerId, pid: Pid, signal: Signal, least: Duration) {
+        if standstill::handling(pid, signal) != Some(Handling::Ignored) {
+            let watch = Watch::for_idle(self.clock.now(), least);
+            self.seek(worker, pid, signal, QuietEnd::Idle, watch, None);
         }
     }
 
@@ -256,7 +288,7 @@ impl Engine {
         pid: Pid,
         signal: Signal,
         why: QuietEnd,
-        until: Time,
+        watch: Watch,
         signal_by: Option<Time>,
     ) -> bool {
         // Whoever has joined another group is stopped with it, or not at all; and whom somebody else has stopped is not to
@@ -284,7 +316,6 @@ impl Engine {
             return false;
         }
         let now = self.clock.now();
-        let watch = Watch::new(now, until);
         self.endings.sought.push(Ending {
             worker,
             pid,
@@ -369,7 +400,7 @@ impl Engine {
     }
 
     fn look_at_running(&mut self, ending: &mut Ending, shared: &mut Shared, now: Time) -> Found {
-        ending.due = now + LOOK_EVERY;
+        ending.due = now + ending.look_every();
         let members = procfs::group(ending.pid);
         let seen = shared.to(&ending.ports, self.names());
         let seen = match seen.and_then(|seen| ending.own_among(seen, &members)) {
@@ -379,9 +410,11 @@ impl Engine {
         self.tell_half_blind(&seen);
         let is_at_work = LazyCell::new(|| standstill::is_at_work(&members));
         let idle = ending.idle_among(now, &seen, || *is_at_work);
-        // What keeps a straggler without any are not its connections.
-        let quiet = idle.len() == seen.len() && !(seen.is_empty() && ending.why == QuietEnd::Straggler);
-        let may_hang_up = !self.endings.cannot_hang_up && idle.iter().any(|one| one.state != State::OwnDone);
+        // What keeps one that has been told, and has none, are not its connections.
+        let quiet = idle.len() == seen.len() && !(seen.is_empty() && ending.why != QuietEnd::NoHandler);
+        let may_hang_up = ending.goes_by_and_by()
+            && !self.endings.cannot_hang_up
+            && idle.iter().any(|one| one.state != State::OwnDone);
         if quiet && !self.is_needed(ending) || may_hang_up {
             ending.freeze(now, false);
         } else if self.may_hold(ending, now) && !*is_at_work {
@@ -406,8 +439,11 @@ impl Engine {
             };
             if let Some(seen) = seen {
                 let idle = ending.idle_among(now, &seen, || !standstill::were_waiting(&members));
-                self.hang_up(&members, &idle);
-                if idle.len() == seen.len() && !self.is_needed(ending) {
+                let all = idle.len() == seen.len();
+                if ending.goes_by_and_by() || all && ending.signal_by.is_none() {
+                    self.hang_up(&members, &idle);
+                }
+                if all && !self.is_needed(ending) {
                     return Found::Quiet;
                 }
             }
@@ -458,6 +494,9 @@ impl Engine {
             // Before it goes on: whatever it does next, it does first.
             self.let_go(ending);
             ending.thaw(now, &self.stats);
+            if let Some(least) = self.end_idle_after {
+                self.seek_idle(ending.worker, ending.pid, ending.signal, least);
+            }
             return;
         }
         if let Some(frozen) = ending.frozen {

@@ -68,6 +68,7 @@ pub(super) struct Engine {
     workers: BTreeMap<WorkerId, Worker>,
     node_ipc: NodeIpc,
     stop_message: Option<StopMessage>,
+    end_idle_after: Option<Duration>,
     /// Our ends, for as long as the worker lives.
     channels: BTreeMap<WorkerId, Arc<Channel>>,
     /// Where they can say how they are.
@@ -134,6 +135,7 @@ impl Engine {
             workers: BTreeMap::new(),
             node_ipc: config.node_ipc,
             stop_message: config.stop_message,
+            end_idle_after: config.end_idle_after,
             channels: BTreeMap::new(),
             ears: BTreeMap::new(),
             newcomers: Vec::new(),

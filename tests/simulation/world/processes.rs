@@ -158,6 +158,7 @@ impl World {
         self.mark(match why {
             QuietEnd::NoHandler => "a quiet end without handler",
             QuietEnd::Straggler => "a quiet end of a straggler",
+            QuietEnd::Idle => "a quiet end of an idle one",
         });
         self.plan(at, Happening::Told(Event::EndedQuietly { worker, why }));
         let after = self.processes.get(&worker).map_or(Duration::ZERO, |process| process.dies_after);
