@@ -2,6 +2,7 @@
 
 mod rolls;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -78,6 +79,14 @@ impl Sources {
             (state.name(), workers.iter().filter(|worker| worker.state == state).count() as u64)
         });
         out.gauges("drainit_workers", "Workers there are", "state", states)?;
+        let mut connections: BTreeMap<_, u64> = BTreeMap::new();
+        for worker in workers {
+            let Some(open) = worker.connections else { continue };
+            *connections.entry(worker.slot).or_default() += u64::from(open);
+        }
+        let connections = connections.into_iter().map(|(slot, open)| (slot.to_string(), open));
+        let help = "Established connections of the workers in a slot, old and new";
+        out.gauges("drainit_worker_connections", help, "slot", connections)?;
         out.gauge("drainit_workers_desired", "Workers there should be", self.snapshot.desired)?;
         out.gauge(
             "drainit_workers_min_ready",
@@ -225,11 +234,11 @@ impl Families<'_> {
         name: &str,
         help: &str,
         label: &str,
-        values: impl IntoIterator<Item = (&'static str, V)>,
+        values: impl IntoIterator<Item = (impl AsRef<str>, V)>,
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (of, value) in values {
-            ConstGauge::new(value).encode(family.encode_family(&[(label, of)])?)?;
+            ConstGauge::new(value).encode(family.encode_family(&[(label, of.as_ref())])?)?;
         }
         Ok(())
     }

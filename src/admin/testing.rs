@@ -48,6 +48,7 @@ pub(crate) fn snapshot(phase: Phase) -> Snapshot {
                 state: if slot < ready_workers { WorkerState::Ready } else { WorkerState::Starting },
                 ready: slot < ready_workers,
                 socket: "inherited",
+                connections: Some(slot),
                 status_text: None,
                 main_pid: None,
                 uptime_seconds: 12.0,

@@ -44,6 +44,7 @@ struct Worker {
     version: Option<String>,
     state: String,
     socket: String,
+    connections: Option<u64>,
     uptime_seconds: f64,
     status_text: Option<String>,
 }
@@ -109,8 +110,14 @@ fn table(status: &Status) -> String {
     if let Some(drain) = &status.drain {
         let (elapsed, deadline) = (drain.elapsed_seconds, drain.deadline_seconds);
         let (trigger, lb_wait) = (&drain.trigger, drain.lb_wait_seconds);
-        let _ =
-            writeln!(out, "drain by {trigger}: {elapsed:.1} s of {deadline:.1} s, LB wait {lb_wait:.1} s");
+        let open =
+            status.workers.iter().filter_map(|worker| worker.connections).reduce(|one, other| one + other);
+        let open = open.map(|open| format!(", {open} connections")).unwrap_or_default();
+        let bar = bar(elapsed / deadline);
+        let _ = writeln!(
+            out,
+            "drain by {trigger}: {elapsed:.1} s of {deadline:.1} s {bar}, LB wait {lb_wait:.1} s{open}"
+        );
     }
     if let Some((why, left)) = status.breaker_reason.as_ref().zip(status.breaker_reset_seconds) {
         let _ = writeln!(out, "breaker open for {:.0} s more, rolls are refused: {why}", left.ceil());
@@ -118,12 +125,12 @@ fn table(status: &Status) -> String {
     if status.counters.oom_kills > 0 {
         let _ = writeln!(out, "killed by the kernel, out of memory (OOM): {}", status.counters.oom_kills);
     }
-    let header =
-        ["SLOT", "PID", "GENERATION", "VERSION", "STATE", "SOCKET", "UP", "STATUS"].map(str::to_owned);
+    let header = ["SLOT", "PID", "GENERATION", "VERSION", "STATE", "SOCKET", "CONNECTIONS", "UP", "STATUS"]
+        .map(str::to_owned);
     let rows: Vec<_> = std::iter::once(header).chain(status.workers.iter().map(row)).collect();
     // Most servers say nothing of themselves.
     let told = status.workers.iter().any(|worker| worker.status_text.is_some());
-    let columns = if told { 8 } else { 7 };
+    let columns = if told { 9 } else { 8 };
     for row in &rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate().take(columns) {
@@ -135,7 +142,7 @@ fn table(status: &Status) -> String {
     out
 }
 
-fn row(worker: &Worker) -> [String; 8] {
+fn row(worker: &Worker) -> [String; 9] {
     let or_dash =
         |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
     [
@@ -145,9 +152,17 @@ fn row(worker: &Worker) -> [String; 8] {
         or_dash(worker.version.clone()),
         or_dash(Some(worker.state.clone())),
         or_dash(Some(worker.socket.clone())),
+        or_dash(worker.connections.map(|open| open.to_string())),
         span(worker.uptime_seconds),
         or_dash(worker.status_text.clone()),
     ]
+}
+
+/// Twenty fields for the whole.
+fn bar(part: f64) -> String {
+    const FIELDS: usize = 20;
+    let full = (part.clamp(0.0, 1.0) * FIELDS as f64) as usize;
+    "█".repeat(full) + &"░".repeat(FIELDS - full)
 }
 
 /// The two largest units of it.
@@ -174,18 +189,18 @@ mod tests {
     #[test]
     fn people_get_a_table() {
         let json = r#"{"phase":"lame-duck","ready":false,"breaker":"closed","generation":2,"uptime_seconds":4000.9,
-            "desired":2,"ready_workers":1,"min_ready":1,"new":[],"counters":{"oom_kills":3,"spawns":9},"drain":{"trigger":"SIGTERM","elapsed_seconds":1.25,
+            "desired":2,"ready_workers":1,"min_ready":1,"new":[],"counters":{"oom_kills":3,"spawns":9},"drain":{"trigger":"SIGTERM","elapsed_seconds":7.25,
             "lb_wait_seconds":3,"deadline_seconds":29},"workers":[
             {"slot":0,"pid":12,"generation":1,"version":"v\u001b[1m","state":"ready","ready":true,
-             "socket":"inherited","uptime_seconds":90061},{"slot":10,"state":"starting","version":null}]}"#;
+             "socket":"inherited","connections":17,"uptime_seconds":90061},{"slot":10,"state":"starting","version":null}]}"#;
         let status: Status = serde_json::from_str(json).unwrap();
         let expected = "\
 lame-duck, not ready: 1 of 2 workers ready, 1 needed; breaker closed; generation 2; up 1h6m
-drain by SIGTERM: 1.2 s of 29.0 s, LB wait 3.0 s
+drain by SIGTERM: 7.2 s of 29.0 s █████░░░░░░░░░░░░░░░, LB wait 3.0 s, 17 connections
 killed by the kernel, out of memory (OOM): 3
-SLOT  PID  GENERATION  VERSION  STATE     SOCKET     UP
-0     12   1           v?[1m    ready     inherited  1d1h
-10    -    0           -        starting  -          0s
+SLOT  PID  GENERATION  VERSION  STATE     SOCKET     CONNECTIONS  UP
+0     12   1           v?[1m    ready     inherited  17           1d1h
+10    -    0           -        starting  -          -            0s
 ";
         assert_eq!(printable(&table(&status)), expected);
     }

@@ -253,6 +253,8 @@ pub struct WorkerView {
     pub ready: bool,
     /// How the worker got its sockets.
     pub socket: &'static str,
+    /// Established ones, as they were when somebody looked last; `None` where nobody has, or there is no seeing them.
+    pub connections: Option<u32>,
     pub uptime_seconds: f64,
     /// What it says of itself, for people (`STATUS=`).
     pub status_text: Option<String>,

@@ -370,6 +370,7 @@ impl Worker {
             state: self.state,
             ready: self.state.is_ready(),
             socket: "",
+            connections: None,
             uptime_seconds: self.uptime(now).as_secs_f64(),
             status_text: self.status_text.clone(),
             main_pid: self.main_pid,

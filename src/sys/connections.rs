@@ -97,20 +97,49 @@ pub fn to_ports(ports: &BTreeSet<u16>) -> io::Result<Vec<Connection>> {
     by_netlink(ports).or_else(|_| by_procfs(ports))
 }
 
-fn by_netlink(ports: &BTreeSet<u16>) -> io::Result<Vec<Connection>> {
-    let netlink = open()?;
+/// Inode and peer of all accepted TCP connections to these local ports on which our side has not finished: the list of
+/// [`to_ports`] without what makes that one dear.
+///
+/// # Errors
+/// As of [`to_ports`].
+pub fn open_to_ports(ports: &BTreeSet<u16>) -> io::Result<Vec<(u64, Option<IpAddr>)>> {
+    const OPEN: u32 = 1 << 1 | 1 << 8;
+    let peer = |ends: Option<Ends>| ends.map(|ends| ends.remote.ip());
     let mut found = Vec::new();
+    let dumped = dump(ports, 0, OPEN, |message| {
+        let connection = read_connection(message);
+        found.extend(connection.map(|connection| (connection.inode, peer(connection.ends))));
+    });
+    match dumped {
+        Ok(()) => Ok(found),
+        Err(_) => {
+            let all = by_procfs(ports)?.into_iter().filter(|connection| connection.state != State::OwnDone);
+            Ok(all.map(|connection| (connection.inode, peer(connection.ends))).collect())
+        }
+    }
+}
+
+fn by_netlink(ports: &BTreeSet<u16>) -> io::Result<Vec<Connection>> {
+    let mut found = Vec::new();
+    dump(ports, WANT_INFO, CONNECTED, |message| found.extend(read_connection(message)))?;
+    Ok(found)
+}
+
+fn dump(ports: &BTreeSet<u16>, wanted: u8, states: u32, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let netlink = open()?;
     for port in ports {
         let mut id = ANY;
         if let Some(local) = id.first_chunk_mut() {
             *local = port.to_be_bytes();
         }
         for family in [libc::AF_INET, libc::AF_INET6] {
-            let request = inet_request_with(WANT_INFO, family, CONNECTED, &id);
-            ask(&netlink, DUMP, &request, |message| found.extend(read_connection(message)))?;
+            ask(&netlink, DUMP, &inet_request_with(wanted, family, states, &id), &mut each)?;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// struct inet_diag_msg: family, state, timer, retransmissions, the socket's id (ports, addresses, interface, cookie),

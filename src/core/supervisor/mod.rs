@@ -200,7 +200,8 @@ impl Supervisor {
         }
     }
 
-    fn phase(&self) -> Phase {
+    /// Where in its life drainit is.
+    pub fn phase(&self) -> Phase {
         self.life.phase(self.started)
     }
 

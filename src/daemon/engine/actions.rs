@@ -38,7 +38,10 @@ impl Engine {
             }
             Action::Tell(notice) => match &mut self.early {
                 Some(early) => early.push(notice),
-                None => notices::tell(&notice, self.core.config().kind),
+                None => {
+                    notices::tell(&notice, self.core.config().kind);
+                    self.tell_who_holds(&notice);
+                }
             },
             Action::Exit(status) => self.exit = Some(status),
         }

@@ -113,6 +113,10 @@ enum Found {
 }
 
 impl Endings {
+    pub(super) fn ports_of_told(&self) -> impl Iterator<Item = (&Pid, &BTreeSet<u16>)> {
+        self.ports.iter()
+    }
+
     pub(super) fn next_look(&self) -> Option<Time> {
         self.sought.iter().map(|ending| ending.due).min()
     }

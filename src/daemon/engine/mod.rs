@@ -1,6 +1,7 @@
 //! Performs what the core wants and tells it what happened. Knows no event loop: whoever turns it does.
 
 mod actions;
+mod census;
 mod ending;
 mod messages;
 mod reaping;
@@ -39,6 +40,7 @@ use crate::sys::orphans::Member;
 use crate::sys::signals::Received;
 use crate::sys::{cgroup, kill, stderr};
 
+use census::Census;
 use ending::Endings;
 use steering::Retiring;
 use weighing::Scales;
@@ -88,6 +90,7 @@ pub(super) struct Engine {
     retiring: Vec<Retiring>,
     /// Who is to be ended at a quiet moment.
     endings: Endings,
+    census: Census,
     /// The state of the core by which connections are steered.
     steered: Option<u64>,
     steering_failed: bool,
@@ -144,6 +147,7 @@ impl Engine {
             leaving: Vec::new(),
             retiring: Vec::new(),
             endings: Endings::default(),
+            census: Census::default(),
             steered: None,
             steering_failed: false,
             replies: BTreeMap::new(),
@@ -224,6 +228,7 @@ impl Engine {
         self.look_at_retiring(now);
         self.look_for_the_overweight(now);
         self.look_for_quiet(now);
+        self.tell_progress(now);
         if let Some(signal) = self.sweeping.filter(|_| self.look_at.is_some_and(|at| at <= now)) {
             self.look_at = Some(now + LOOK_FOR_GUESTS);
             self.check_sweep(signal);
@@ -243,6 +248,7 @@ impl Engine {
             .chain(self.scales.next_look())
             .chain(self.retiring.iter().map(Retiring::due))
             .chain(self.endings.next_look())
+            .chain(self.census.next_look())
             .chain(self.core.poll_timeout())
             .min()
     }
@@ -254,6 +260,7 @@ impl Engine {
             Request::Restart { order, reply } => self.take_restart(&order, reply),
             Request::Refresh { reply } => {
                 self.look_at_workers();
+                self.take_census();
                 self.publish();
                 let _ = reply.send(());
             }
@@ -280,6 +287,7 @@ impl Engine {
             let known = self.workers.get(&worker.id);
             worker.socket = known.map_or("", |known| known.socket);
             worker.version = known.and_then(|known| known.version.clone());
+            worker.connections = self.census.connections(worker.id);
         }
         self.snapshot.send_replace(Arc::new(snapshot));
     }
