@@ -28,6 +28,10 @@ pub struct Listener {
     pub(super) main_is_taken: bool,
     /// A socket listens that the kernel has not been told about where to steer.
     pub(super) regrouped: bool,
+    /// For everybody, until the end.
+    pub(super) is_shut: bool,
+    /// Somebody else has it too, and goes on listening when drainit is gone.
+    pub is_inherited: bool,
     file: Option<SocketFile>,
 }
 
@@ -92,7 +96,7 @@ impl Listener {
 
     /// A socket that drainit was started with.
     pub fn inherited(fd: OwnedFd, name: String) -> io::Result<Self> {
-        Self::wrap(fd, name, None)
+        Self::wrap(fd, name, None).map(|listener| Self { is_inherited: true, ..listener })
     }
 
     fn wrap(fd: OwnedFd, name: String, file: Option<SocketFile>) -> io::Result<Self> {
@@ -105,6 +109,8 @@ impl Listener {
             any_shape: false,
             main_is_taken: false,
             regrouped: true,
+            is_shut: false,
+            is_inherited: false,
             file,
         })
     }

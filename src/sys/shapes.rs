@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{
     self, AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, sockopt,
@@ -134,6 +134,19 @@ impl Shape {
         Ok(())
     }
 
+    /// As [`Shape::go_deaf`], and none of them keeps the others from it.
+    pub(super) fn shut(&mut self) {
+        for socket in self.sockets.iter().filter(|_| self.listens) {
+            let _ = socket::shutdown(socket.fd.as_raw_fd(), Shutdown::Read);
+        }
+        self.listens = false;
+        self.order.clear();
+    }
+
+    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(|socket| socket.fd.as_fd())
+    }
+
     /// Whether a socket of this protocol, bound there, is of this shape.
     fn is(&self, protocol: Protocol, asked: SocketAddr, v6_only: bool) -> bool {
         let same_family = asked.is_ipv4() == (protocol == Protocol::Tcp);
@@ -243,7 +256,7 @@ impl Listener {
             return Ok(false);
         };
         self.main_is_taken |= index == 0;
-        if let Some(shape) = self.shapes.get_mut(index).filter(|shape| !shape.listens) {
+        if let Some(shape) = self.shapes.get_mut(index).filter(|shape| !shape.listens && !self.is_shut) {
             shape.listen()?;
             self.regrouped = true;
         }
