@@ -57,6 +57,9 @@
 //! has a queue of its own, the core says who serves, `daemon::sockets` which part of a socket that is, and a program in the
 //! kernel sends new connections there ([`sys::steering`]).
 //!
+//! When no worker accepts any more, the loop answers what still waits there (`daemon::late`) and then shuts the sockets for
+//! everybody who has them ([`sys::doors`]).
+//!
 //! # Rolls
 //!
 //! A generation is a command, an environment and a version. Those are the daemon's (`daemon::releases`); the core knows a

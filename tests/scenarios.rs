@@ -1,5 +1,7 @@
 //! Single histories of the core, told as given, when and then.
 
+#[path = "scenarios/late.rs"]
+mod late;
 #[path = "scenarios/rolls.rs"]
 mod rolls;
 #[path = "scenarios/stop_message.rs"]

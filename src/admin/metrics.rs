@@ -152,6 +152,7 @@ impl Sources {
             ("stop-message", counters.stop_message_timeouts),
             ("hard", counters.hard_deadlines),
             ("orphan", counters.orphan_timeouts),
+            ("late", self.stats.late.overdue.load(Ordering::Relaxed)),
         ];
         out.counters("drainit_deadlines_exceeded", "Waits that took too long", "deadline", exceeded)?;
         let Some(drain) = &self.snapshot.drain else { return Ok(()) };
@@ -171,6 +172,20 @@ impl Sources {
             "drainit_worker_frozen_seconds",
             "Time that workers stood still for it",
             frozen.as_secs_f64(),
+        )?;
+        let late = &self.stats.late;
+        let answers = [
+            ("503", &late.unavailable),
+            ("goaway", &late.goaway),
+            ("closed", &late.closed),
+            ("reset", &late.reset),
+        ];
+        let answers = answers.map(|(answer, count)| (answer, count.load(Ordering::Relaxed)));
+        out.counters(
+            "drainit_late_answers",
+            "Connections that no worker accepted any more, by what they got",
+            "answer",
+            answers,
         )?;
         let Stats { orphans_reaped, log_lines_dropped, admin_connections, admin_evictions, .. } =
             &*self.stats;

@@ -85,6 +85,21 @@ pub struct Stats {
     pub freezes: AtomicU64,
     /// For how long altogether, in microseconds.
     pub frozen_micros: AtomicU64,
+    pub late: LateStats,
+}
+
+/// Connections that no worker accepted any more, by what they got.
+#[derive(Debug, Default)]
+pub struct LateStats {
+    /// HTTP/1's 503.
+    pub unavailable: AtomicU64,
+    /// HTTP/2's.
+    pub goaway: AtomicU64,
+    /// A clean end.
+    pub closed: AtomicU64,
+    pub reset: AtomicU64,
+    /// Those of them that were not waited for any longer.
+    pub overdue: AtomicU64,
 }
 
 impl Stats {

@@ -11,8 +11,8 @@ use super::parse::{self, CrashLimit, SizeLimit};
 use crate::config::url::Url;
 use crate::config::user::User;
 use crate::config::values::{
-    self, AdoptBind, Check, Listen, LogFormat, NodeIpc, ReadyWhen, SignalRule, Sockets, StopMessage, Timeout,
-    Workers,
+    self, AdoptBind, Check, LateResponse, Listen, LogFormat, NodeIpc, ReadyWhen, SignalRule, Sockets,
+    StopMessage, Timeout, Workers,
 };
 use crate::config::{Admin, Control, duration};
 use crate::core::config::{Backoff, Count, LbWait, ReadinessOnDrain, Restart};
@@ -171,6 +171,26 @@ pub struct DrainArgs {
     /// POST to this once the last worker is gone: what ends a sidecar, such as http://127.0.0.1:15020/quitquitquit (repeatable)
     #[arg(long, env = "DRAINIT_ON_EXIT_POST", value_name = "URL", value_delimiter = ',')]
     pub on_exit_post: Vec<Url>,
+    /// What connections get that no worker accepts any more: 503 (HTTP/2: GOAWAY; TLS and others: a clean end), reset or off
+    #[arg(long, env = "DRAINIT_LATE_RESPONSE", value_name = "WHAT", default_value = "503", value_parser = parse::late_response)]
+    pub late_response: LateResponse,
+    /// The body of that 503
+    #[arg(
+        long,
+        env = "DRAINIT_LATE_BODY",
+        value_name = "TEXT",
+        default_value = r#"{"error":"restarting, please retry"}"#
+    )]
+    pub late_body: String,
+    /// Its Retry-After, in whole seconds; or off
+    #[arg(long, env = "DRAINIT_LATE_RETRY_AFTER", value_name = "DUR", default_value = "1s")]
+    pub late_retry_after: Timeout,
+    /// Go on answering for so long, before whoever still comes is refused
+    #[arg(long, env = "DRAINIT_LATE_LINGER", value_name = "DUR", default_value = "0s", value_parser = duration::parse)]
+    pub late_linger: Duration,
+    /// How long the request of such a connection may take to come, and what follows it
+    #[arg(long, env = "DRAINIT_LATE_TIMEOUT", value_name = "DUR", default_value = "5s", value_parser = duration::parse)]
+    pub late_timeout: Duration,
 }
 
 /// How one generation of workers follows another.

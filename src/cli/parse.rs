@@ -3,7 +3,7 @@
 use tracing::level_filters::LevelFilter;
 
 use crate::config::endpoint::Endpoint;
-use crate::config::values::{AdoptBind, NodeIpc, Sockets};
+use crate::config::values::{AdoptBind, LateResponse, NodeIpc, Sockets};
 use crate::config::{Admin, Control, size, values};
 use crate::core::config::{MaxCrashes, ReadinessOnDrain, Restart};
 use crate::core::types::Scope;
@@ -65,6 +65,15 @@ pub(super) fn readiness(text: &str) -> Result<ReadinessOnDrain, String> {
         "fail" => Ok(ReadinessOnDrain::Fail),
         "keep" => Ok(ReadinessOnDrain::Keep),
         _ => Err("takes fail or keep".to_owned()),
+    }
+}
+
+pub(super) fn late_response(text: &str) -> Result<LateResponse, String> {
+    match text {
+        "503" => Ok(LateResponse::Unavailable),
+        "reset" => Ok(LateResponse::Reset),
+        "off" => Ok(LateResponse::Off),
+        _ => Err("takes 503, reset or off".to_owned()),
     }
 }
 

@@ -6,18 +6,24 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::RunArgs;
-use super::options::{HealthArgs, PoolArgs, RollArgs};
+use super::options::{DrainArgs, HealthArgs, PoolArgs, RollArgs};
 use crate::config::address::Address;
-use crate::config::values::{Listen, LogFormat, NodeIpc, ReadyWhen, SignalRule, Sockets, Workers};
-use crate::config::{Admin, Config, Control, Health, Log, Sidecars};
+use crate::config::values::{
+    LateResponse, Listen, LogFormat, NodeIpc, ReadyWhen, SignalRule, Sockets, Workers,
+};
+use crate::config::{Admin, Config, Control, Health, LateAnswer, Log, Sidecars};
 use crate::core::config::{
-    BreakerRules, Canary, Config as CoreConfig, Kind, LbWait, MAX_WORKERS, Restart, RollRules, StopMessage,
+    BreakerRules, Canary, Config as CoreConfig, Kind, LateRules, LbWait, MAX_WORKERS, Restart, RollRules,
+    StopMessage,
 };
 use crate::core::signal::{Signal, SignalTable};
 
 /// More workers than these cannot be steered by client: the kernel limits the length of a program
 /// (net.core.optmem_max, 20 KiB).
 const BY_CLIENT_MAX: u32 = 128;
+
+/// It is put together once and sent in one piece.
+const LATE_BODY_MAX: usize = 4096;
 
 /// What the defaults depend on beyond the options.
 #[derive(Clone, Debug)]
@@ -47,6 +53,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
     let sockets = args.pool.sockets.unwrap_or_else(|| usual_sockets(&args));
     check_sockets(&args.pool, sockets, workers)?;
     check_aim(&args, sockets)?;
+    let late = late_answer(&args);
     let kind = if args.pool.workers == Workers::Exactly(1) && args.pool.listen.is_empty() {
         Kind::Single
     } else {
@@ -109,6 +116,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         signal_scope: args.init.signal_scope,
         own_queues: sockets != Sockets::Shared,
         signals: signals(kind, &args.init.signal),
+        late: late.as_ref().map(|_| LateRules { linger: args.drain.late_linger }),
         remap_exit: args.init.remap_exit.into_iter().collect(),
         seed: around.seed,
     };
@@ -129,6 +137,12 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
     }
     if ready_timeout.is_some_and(|timeout| timeout.is_zero()) {
         return Err("--ready-timeout 0 fails every worker at once; takes a longer time or off".to_owned());
+    }
+    if args.drain.late_body.len() > LATE_BODY_MAX {
+        return Err(format!("--late-body is too long; takes at most {LATE_BODY_MAX} bytes"));
+    }
+    if args.drain.late_timeout.is_zero() {
+        return Err("--late-timeout 0 leaves no time for a request; takes a longer one".to_owned());
     }
     if core.watchdog.is_some_and(|every| every.is_zero()) {
         return Err("--watchdog 0 finds every worker hung at once; takes a longer time or off".to_owned());
@@ -193,6 +207,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
             on_exit_timeout: args.drain.margin / 2,
         },
         prestop_http: args.admin.prestop_http,
+        late,
         admin: args.admin.admin.unwrap_or(Admin::Default),
         control: args.admin.control.unwrap_or(Control::OfThisContainer),
         watch,
@@ -201,6 +216,18 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         scale_with_quota: args.pool.workers == Workers::Auto,
         log: Log { format, level: args.admin.log_level },
         warnings,
+    })
+}
+
+/// There is nobody to be answered where no socket is drainit's own.
+fn late_answer(args: &RunArgs) -> Option<LateAnswer> {
+    let DrainArgs { late_response: response, late_body, late_retry_after, late_timeout: timeout, .. } =
+        &args.drain;
+    (*response != LateResponse::Off && !args.pool.listen.is_empty()).then(|| LateAnswer {
+        response: *response,
+        body: late_body.clone(),
+        retry_after: late_retry_after.0,
+        timeout: *timeout,
     })
 }
 

@@ -38,6 +38,8 @@ pub struct Config {
     /// A worker that was told to finish is ended when its connections have been without a request for so long.
     pub end_idle_after: Option<Duration>,
     pub sidecars: Sidecars,
+    /// What connections get that no worker accepts any more, if they get something.
+    pub late: Option<LateAnswer>,
     pub admin: Admin,
     /// The preStop handshake is served on the admin port too.
     pub prestop_http: bool,
@@ -77,6 +79,17 @@ pub struct Sidecars {
     pub on_exit_post: Vec<url::Url>,
     /// And how long their answers are waited for.
     pub on_exit_timeout: Duration,
+}
+
+/// What a late connection gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateAnswer {
+    pub response: values::LateResponse,
+    /// Of the 503.
+    pub body: String,
+    pub retry_after: Option<Duration>,
+    /// How long its request may take to come, and how long it is listened to once it is answered.
+    pub timeout: Duration,
 }
 
 /// Where probes, metrics and status are served.

@@ -304,6 +304,15 @@ impl FromStr for StopMessage {
     }
 }
 
+/// What becomes of connections that no worker accepts any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LateResponse {
+    /// They are answered, each in what it speaks.
+    Unavailable,
+    Reset,
+    Off,
+}
+
 /// A duration, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeout(pub Option<Duration>);

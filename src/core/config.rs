@@ -50,6 +50,8 @@ pub struct Config {
     /// Connections wait for each worker in a queue of its own, which somebody else cannot serve.
     pub own_queues: bool,
     pub signals: SignalTable,
+    /// `None`: whoever waits when the last worker accepts no more is left alone.
+    pub late: Option<LateRules>,
     /// Exit codes to be shown as others.
     pub remap_exit: BTreeMap<u8, u8>,
     /// Of the jitter.
@@ -132,6 +134,13 @@ pub struct LbWait {
 pub struct StopMessage {
     /// `None`: as long as the worker's time permits.
     pub wait: Option<Duration>,
+}
+
+/// Connections that no worker accepts any more are answered by drainit itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LateRules {
+    /// For so long, before whoever still comes is refused.
+    pub linger: Duration,
 }
 
 /// Whether `/readyz` fails during the LB wait.

@@ -54,6 +54,8 @@ pub(super) struct Sweeping {
     /// Then drainit ends, whatever is left.
     pub(super) exit_by: Time,
     pub(super) killing: bool,
+    /// Nothing is left to be swept.
+    pub(super) swept: bool,
     pub(super) status: ExitStatus,
 }
 

@@ -34,7 +34,9 @@ pub enum Event {
     /// has been killed in it.
     EndedQuietly { worker: WorkerId, why: QuietEnd },
     /// The answer to [`Action::Listen`]: the worker accepts no connection any more, as far as can be seen.
-    Deaf { worker: WorkerId },
+    Deaf { worker: WorkerId, sure: bool },
+    /// The answer to [`Action::AnswerLate`]: whoever waited has been answered, and whoever comes is refused.
+    LateAnswered,
     /// The worker has not got, or has not read, what [`Action::Message`] sent it.
     Undelivered { worker: WorkerId },
     /// The worker's own process is gone, and has been reaped.
@@ -200,9 +202,15 @@ pub enum Action {
     /// Say how many more workers have room in the memory that is left; answered by [`Event::Weighed`].
     Weigh,
     /// Say when a worker that has been told to finish accepts no connection any more; answered by [`Event::Deaf`], or by
-    /// its end.
+    /// its end. `sure`: one that may only be busy with whom it has accepted last counts as accepting.
     Listen {
         worker: WorkerId,
+        sure: bool,
+    },
+    /// Answer the connections that no worker accepts any more, and those that come until then; answered by
+    /// [`Event::LateAnswered`].
+    AnswerLate {
+        linger_until: Time,
     },
     /// Turn new connections away from a worker; answered by [`Event::Retired`] once its queue is empty.
     Retire {

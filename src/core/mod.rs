@@ -18,6 +18,7 @@ mod context;
 mod drain;
 pub mod event;
 pub mod history;
+mod late;
 mod pool;
 mod rng;
 mod roll;

@@ -29,6 +29,9 @@ pub(super) struct Worker {
     pub(super) deaf: bool,
     /// Somebody is finding out when that is so.
     pub(super) listened_to: bool,
+    /// It will accept none again either; and somebody is finding out when that is so.
+    pub(super) past_accepting: bool,
+    pub(super) watched_out: bool,
     /// The roll that has put another in its place.
     pub(super) replaced_by: Option<u64>,
     /// When another is to take its place, and why, though it serves.
@@ -67,6 +70,8 @@ impl Worker {
             failed: false,
             deaf: false,
             listened_to: false,
+            past_accepting: false,
+            watched_out: false,
             replaced_by: None,
             recycle: None,
             pid: None,

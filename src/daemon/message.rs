@@ -22,8 +22,8 @@ pub(super) enum Message {
     Unavailable(String),
     Ready(WorkerId),
     Hung(WorkerId, Hang),
-    /// The worker accepts no more.
-    Deaf(WorkerId),
+    /// The worker accepts no more; beyond doubt, where that is said.
+    Deaf(WorkerId, bool),
     /// The worker has closed its IPC channel with something unread.
     Unread(WorkerId),
     /// These of `--watch` have changed, in one burst.

@@ -11,6 +11,7 @@ mod engine;
 mod environment;
 mod failsafe;
 mod job_control;
+mod late;
 mod launcher;
 mod message;
 mod node_ipc;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, interval, sleep_until};
 use super::boot::Servers;
 use super::engine::Engine;
 use super::message::Message;
-use super::{checks, readiness, sidecars, watching};
+use super::{checks, late, readiness, sidecars, watching};
 use crate::admin::{self, Facts, Request, Shared};
 use crate::config::Sidecars;
 use crate::core::event::Event;
@@ -138,7 +138,7 @@ impl<'a> Reactor<'a> {
             Message::Unavailable(reason) => self.engine.feed(Event::Unavailable { reason }),
             Message::Ready(worker) => self.engine.mark_ready(worker),
             Message::Hung(worker, why) => self.engine.mark_hung(worker, why),
-            Message::Deaf(worker) => self.engine.feed(Event::Deaf { worker }),
+            Message::Deaf(worker, sure) => self.engine.feed(Event::Deaf { worker, sure }),
             Message::Unread(worker) => self.engine.on_unread(worker),
             Message::Changed(paths) => self.engine.watched_path_changed(&paths),
             Message::Look { worker, reply } => {
@@ -177,8 +177,8 @@ impl<'a> Reactor<'a> {
             let task = tokio::spawn(checks::watch(worker, health, self.engine.stats(), self.to_us.clone()));
             self.watchers.entry(worker).or_default().push(task.abort_handle());
         }
-        for worker in std::mem::take(&mut self.engine.leaving) {
-            let task = tokio::spawn(readiness::watch_out(worker, self.to_us.clone()));
+        for (worker, sure) in std::mem::take(&mut self.engine.leaving) {
+            let task = tokio::spawn(readiness::watch_out(worker, sure, self.to_us.clone()));
             self.watchers.entry(worker).or_default().push(task.abort_handle());
         }
         for worker in std::mem::take(&mut self.engine.departed) {
@@ -256,7 +256,8 @@ fn deadlines(engine: &Engine, watches: bool, sidecars: &Sidecars) -> Vec<(&'stat
     let wait_for = (!sidecars.wait_for.is_empty()).then_some(sidecars.wait_for_timeout);
     let on_exit_post = (!sidecars.on_exit_post.is_empty()).then_some(sidecars.on_exit_timeout);
     let others = [check, watch, ("wait-for", wait_for), ("on-exit-post", on_exit_post)];
-    snapshot::deadlines(engine.core().config()).into_iter().chain(others).collect()
+    let late = late::deadlines(engine.late_answer(), engine.core().config().late);
+    snapshot::deadlines(engine.core().config()).into_iter().chain(others).chain(late).collect()
 }
 
 /// Half of the descriptors that are left for each of the two servers.

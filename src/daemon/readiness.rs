@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::engine::{Answered, Newcomer};
 use super::message::Message;
@@ -74,26 +74,35 @@ pub(super) async fn attend(worker: WorkerId, notifier: Notifier, to_loop: mpsc::
 
 /// Between two looks at a worker that is on its way out.
 const LOOK_OUT_EVERY: Duration = Duration::from_millis(20);
-/// So many in a row: one that accepts in a loop of its own may be busy with somebody when it is looked at.
+/// So many in a row: one that accepts in a loop of its own may be busy with somebody when it is looked at. More where there
+/// must be no doubt.
 const LOOKS_OUT: u32 = 2;
+const LOOKS_OUT_SURE: u32 = 5;
+/// What a look takes is paid for by waiting so many times as long: it may find thousands of connections.
+const LOOK_OUT_SHARE: u32 = 50;
 
-/// Watch a worker that has been told to finish until it accepts no more.
-pub(super) async fn watch_out(worker: WorkerId, to_loop: mpsc::Sender<Message>) {
+/// Watch a worker that has been told to finish until it accepts no more. `sure`: one that has a socket open on which it might
+/// does, unless it has an event loop and keeps that socket out of it.
+pub(super) async fn watch_out(worker: WorkerId, sure: bool, to_loop: mpsc::Sender<Message>) {
+    let looks = if sure { LOOKS_OUT_SURE } else { LOOKS_OUT };
     let mut deaf = 0;
-    while deaf < LOOKS_OUT {
+    while deaf < looks {
+        let asked = Instant::now();
         let (reply, sight) = oneshot::channel();
         if to_loop.send(Message::Look { worker, reply }).await.is_err() {
             return;
         }
         match sight.await {
             Ok(Sight::Accepting) => deaf = 0,
-            Ok(Sight::NotYet) => deaf += 1,
-            // There is no telling.
+            Ok(Sight::Holding) if sure => deaf = 0,
+            Ok(Sight::Holding | Sight::NotYet) => deaf += 1,
+            // There is no telling but by its end.
+            Ok(Sight::Blind(_)) | Err(_) if sure => return,
             Ok(Sight::Blind(_)) | Err(_) => break,
         }
-        sleep(LOOK_OUT_EVERY).await;
+        sleep(LOOK_OUT_EVERY.max(asked.elapsed() * LOOK_OUT_SHARE)).await;
     }
-    let _ = to_loop.send(Message::Deaf(worker)).await;
+    let _ = to_loop.send(Message::Deaf(worker, sure)).await;
 }
 
 async fn find_out(
@@ -146,7 +155,7 @@ async fn look_until_it_accepts(
                 }
                 return true;
             }
-            Ok(Sight::NotYet) => {}
+            Ok(Sight::Holding | Sight::NotYet) => {}
             Err(_) => return false,
         }
         pause = match kind {

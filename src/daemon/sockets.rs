@@ -151,6 +151,11 @@ impl Sockets {
         &mut self.listeners
     }
 
+    /// What is drainit's alone.
+    pub(super) fn own_listeners(&mut self) -> impl Iterator<Item = &mut Listener> {
+        self.listeners.iter_mut().filter(|listener| !listener.is_inherited)
+    }
+
     /// Whether a connection that waits is whoever's accepts first.
     pub(super) fn are_shared(&self) -> bool {
         self.mode == Mode::Shared
@@ -163,6 +168,11 @@ impl Sockets {
 
     fn waiting(&self, part: usize) -> u32 {
         self.listeners.iter().map(|listener| listener.waiting(part)).sum()
+    }
+
+    /// How many wait for anybody.
+    pub(super) fn all_waiting(&self) -> u32 {
+        (0..self.parts.len()).map(|part| self.waiting(part)).sum()
     }
 
     /// The TCP ports.
@@ -184,11 +194,11 @@ impl Sockets {
         self.mode != Mode::Shared || self.deserted
     }
 
-    /// Send new connections where the core wants them now.
+    /// Send new connections where the core wants them now. `trims`: and close what nobody needs.
     ///
     /// # Errors
     /// The kernel's own: then they go where they went before.
-    pub(super) fn follow(&mut self, seats: &[Seat]) -> io::Result<()> {
+    pub(super) fn follow(&mut self, seats: &[Seat], trims: bool) -> io::Result<()> {
         let deserted = std::mem::take(&mut self.deserted);
         if deserted && self.listeners.iter_mut().fold(false, |repaired, one| one.repair() | repaired) {
             tracing::warn!("a worker had shut down a socket of all: it listens again");
@@ -206,7 +216,9 @@ impl Sockets {
                 listener.steer(&self.plan)?;
             }
         }
-        self.trim();
+        if trims {
+            self.trim();
+        }
         Ok(())
     }
 

@@ -17,6 +17,9 @@ use crate::core::types::Pid;
 #[derive(Debug)]
 pub enum Sight {
     Accepting,
+    /// It does not, and has the socket open in a process without an event loop: it may be busy with whom it has accepted
+    /// last.
+    Holding,
     NotYet,
     /// Its /proc may not be looked into, or there is none.
     Blind(io::Error),
@@ -28,16 +31,22 @@ const POLLED_MAX: u64 = 4096;
 /// Whether `worker` or a process below it waits for connections on one of these sockets.
 pub fn on_sockets(worker: Pid, inodes: &[u64]) -> Sight {
     look(worker, |pid, descriptors| {
-        let epolls = descriptors.iter().filter(|(_, link)| link == "anon_inode:[eventpoll]");
-        if epolls.into_iter().any(|(fd, _)| epoll_holds(pid, *fd, inodes)) {
-            return true;
+        let mut epolls = descriptors.iter().filter(|(_, link)| link == "anon_inode:[eventpoll]").peekable();
+        let has_loop = epolls.peek().is_some();
+        if epolls.any(|(fd, _)| epoll_holds(pid, *fd, inodes)) {
+            return Sight::Accepting;
         }
         let sockets: Vec<i32> = descriptors
             .iter()
             .filter(|(_, link)| procfs::socket_inode(link).is_some_and(|inode| inodes.contains(&inode)))
             .map(|(fd, _)| *fd)
             .collect();
-        !sockets.is_empty() && blocked_on(pid, &sockets)
+        match sockets.is_empty() {
+            true => Sight::NotYet,
+            false if blocked_on(pid, &sockets) => Sight::Accepting,
+            false if has_loop => Sight::NotYet,
+            false => Sight::Holding,
+        }
     })
 }
 
@@ -45,30 +54,29 @@ pub fn on_sockets(worker: Pid, inodes: &[u64]) -> Sight {
 pub fn on_own_socket(worker: Pid) -> Sight {
     let listening = sock_diag::listening_inodes();
     look(worker, |_, descriptors| {
-        descriptors
-            .iter()
-            .filter_map(|(_, link)| procfs::socket_inode(link))
-            .any(|inode| listening.contains(&inode))
+        let mut sockets = descriptors.iter().filter_map(|(_, link)| procfs::socket_inode(link));
+        if sockets.any(|inode| listening.contains(&inode)) { Sight::Accepting } else { Sight::NotYet }
     })
 }
 
-fn look(worker: Pid, accepts: impl Fn(Pid, &[(i32, String)]) -> bool) -> Sight {
+fn look(worker: Pid, see: impl Fn(Pid, &[(i32, String)]) -> Sight) -> Sight {
     if !procfs::is_ours() {
         return Sight::Blind(io::Error::new(io::ErrorKind::NotFound, "no /proc of this PID namespace"));
     }
-    let mut blind = None;
+    let mut seen = Sight::NotYet;
     for pid in procfs::tree(worker) {
-        match look_at(pid, || procfs::descriptors(pid).map(|descriptors| accepts(pid, &descriptors))) {
-            Ok(true) => return Sight::Accepting,
-            Ok(false) => {}
+        match look_at(pid, || procfs::descriptors(pid).map(|descriptors| see(pid, &descriptors))) {
+            Ok(Sight::Accepting) => return Sight::Accepting,
+            Ok(Sight::Holding) if matches!(seen, Sight::NotYet) => seen = Sight::Holding,
+            Ok(_) => {}
             // Anything else passes: descriptors run short, or the process is about to go.
             Err(error) if pid == worker && error.kind() == io::ErrorKind::PermissionDenied => {
-                blind = Some(error)
+                seen = Sight::Blind(error)
             }
             Err(_) => {}
         }
     }
-    blind.map_or(Sight::NotYet, Sight::Blind)
+    seen
 }
 
 /// `tfd:        5 events:       19 data:                5  pos:0 ino:2a4f sdev:8`

@@ -45,6 +45,7 @@ pub(crate) fn pool(workers: u32) -> Config {
         signal_scope: Scope::Leader,
         own_queues: false,
         signals: SignalTable::pool(),
+        late: None,
         remap_exit: BTreeMap::new(),
         seed: 1,
     }

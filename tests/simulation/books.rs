@@ -179,7 +179,7 @@ impl Books {
 
     fn take_in(&mut self, event: &Event) {
         match event {
-            Event::Start | Event::Unavailable { .. } | Event::Tick => {}
+            Event::Start | Event::Unavailable { .. } | Event::LateAnswered | Event::Tick => {}
             Event::Weighed { room } => {
                 if self.rolls.weighing > 0 {
                     self.rolls.weighing -= 1;
@@ -208,7 +208,7 @@ impl Books {
                     record.retires_by = None;
                 }
             }
-            Event::Deaf { worker } => {
+            Event::Deaf { worker, .. } => {
                 if let Some(record) = self.workers.get_mut(worker) {
                     record.deaf |= record.told.is_some() && !record.killed;
                 }

@@ -195,6 +195,7 @@ pub(crate) fn config(rng: &mut Rng) -> Config {
         signal_scope: rng.pick(&[Scope::Leader, Scope::Group]),
         own_queues: kind == Kind::Pool && rng.chance(30),
         signals: signals(kind, rng),
+        late: None,
         remap_exit: remap(rng),
         seed: rng.next(),
     }

@@ -307,7 +307,7 @@ impl World {
             }
             Action::Stop { pid, signal, .. } => self.kill(pid, signal),
             Action::End { worker, until } => self.end_quietly(worker, until, QuietEnd::Straggler),
-            Action::Listen { worker } => self.listen(worker),
+            Action::Listen { worker, sure: _ } => self.listen(worker),
             Action::Sweep { signal } => self.sweep(signal),
             Action::Retire { worker } => {
                 self.mark("a queue was waited for");
@@ -317,7 +317,7 @@ impl World {
                 }
             }
             Action::Message { pid } => self.message(pid),
-            Action::Reply { .. } | Action::Tell(_) | Action::Exit(_) => {}
+            Action::AnswerLate { .. } | Action::Reply { .. } | Action::Tell(_) | Action::Exit(_) => {}
         }
     }
 }

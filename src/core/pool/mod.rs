@@ -1,5 +1,6 @@
 //! The slots and who is in them: spawning, filling, resizing, stopping.
 
+mod accepting;
 mod recycle;
 mod roster;
 mod slot;

@@ -103,16 +103,8 @@ impl Pool {
         for (id, worker) in self.workers.iter_mut() {
             let leaves = worker.state == WorkerState::Draining && worker.edition.generation != target;
             if leaves && !worker.deaf && !std::mem::replace(&mut worker.listened_to, true) {
-                ctx.act(Action::Listen { worker: id });
+                ctx.act(Action::Listen { worker: id, sure: false });
             }
-        }
-    }
-
-    /// A worker that goes has stopped accepting.
-    pub(in crate::core) fn on_deaf(&mut self, id: WorkerId) {
-        if let Some(worker) = self.workers.get_mut(id).filter(|worker| worker.state == WorkerState::Draining)
-        {
-            worker.deaf = true;
         }
     }
 

@@ -1,6 +1,7 @@
 //! The supervisor: routes each event to the part it concerns, then does whatever time has made due.
 
 mod deaths;
+mod late;
 mod recycling;
 mod requests;
 mod rolls;
@@ -14,6 +15,7 @@ use super::context::Context;
 use super::drain::{Life, Stopping};
 use super::event::{Action, Command, Event, Notice, RequestId};
 use super::history::History;
+use super::late::Late;
 use super::pool::Pool;
 use super::roll::Roll;
 use super::scales::Scales;
@@ -53,6 +55,7 @@ pub struct Supervisor {
     /// preStop hooks that wait for the end of the LB wait.
     hooks: Vec<RequestId>,
     endings: Endings,
+    late: Late,
     told_phase: Phase,
     revision: u64,
 }
@@ -78,6 +81,7 @@ impl Supervisor {
             scales: Scales::default(),
             hooks: Vec::new(),
             endings: Endings::default(),
+            late: Late::default(),
             told_phase: Phase::Starting,
             revision: 0,
             ctx: Context::new(config),
@@ -109,7 +113,8 @@ impl Supervisor {
             Event::Ready { worker } => self.pool.on_ready(worker, &mut self.ctx),
             Event::Said { worker, word } => self.on_said(worker, &word),
             Event::Hung { worker, why } => self.on_hung(worker, why),
-            Event::Deaf { worker } => self.pool.on_deaf(worker),
+            Event::Deaf { worker, sure } => self.pool.on_deaf(worker, sure),
+            Event::LateAnswered => self.on_late_answered(),
             Event::Retired { worker } => self.pool.on_retired(worker, &mut self.ctx),
             Event::EndedQuietly { worker, why } => self.pool.on_ended_quietly(worker, why, &mut self.ctx),
             Event::Undelivered { worker } => self.pool.on_undelivered(worker, &mut self.ctx),
@@ -289,6 +294,7 @@ impl Supervisor {
             Life::Sweeping(_) | Life::Exited => {}
         }
         self.sweep_if_gone();
+        self.advance_late();
     }
 
     fn advance_life(&mut self) {
@@ -307,10 +313,7 @@ impl Supervisor {
                 self.pass_hard_deadline();
             }
             Life::Sweeping(sweeping) if sweeping.kill_at.is_some_and(|at| at <= now) => self.sweep_harder(),
-            Life::Sweeping(sweeping) if sweeping.exit_by <= now => {
-                let status = sweeping.status.clone();
-                self.exit(status);
-            }
+            Life::Sweeping(sweeping) if sweeping.exit_by <= now => self.finish_sweep(),
             Life::Running | Life::LameDuck(_) | Life::Stopping(_) | Life::Sweeping(_) | Life::Exited => {}
         }
     }

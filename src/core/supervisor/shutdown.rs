@@ -109,7 +109,7 @@ impl Supervisor {
         let at_once = kill_at == now;
         let killing = self.phase() == Phase::Killing;
         let kill_at = (!at_once).then_some(kill_at);
-        self.life = Life::Sweeping(Sweeping { span, kill_at, exit_by, killing, status });
+        self.life = Life::Sweeping(Sweeping { span, kill_at, exit_by, killing, swept: false, status });
         self.ctx.act(Action::Sweep { signal: if at_once { Signal::KILL } else { Signal::TERM } });
     }
 
@@ -133,9 +133,8 @@ impl Supervisor {
     }
 
     pub(super) fn on_descendants(&mut self, left: bool) {
-        if let (false, Life::Sweeping(sweeping)) = (left, &self.life) {
-            let status = sweeping.status.clone();
-            self.exit(status);
+        if !left {
+            self.finish_sweep();
         }
     }
 

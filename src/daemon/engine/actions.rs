@@ -15,7 +15,7 @@ use crate::sys::spawn::Started;
 use crate::sys::{descriptors, kill};
 
 /// Descriptors that are not for workers: the event loop's, the sockets', the connections' of probes.
-const DESCRIPTORS_KEPT: i32 = 32;
+pub(super) const DESCRIPTORS_KEPT: i32 = 32;
 
 impl Engine {
     pub(super) fn perform(&mut self, action: Action) {
@@ -27,7 +27,8 @@ impl Engine {
                 self.stop(worker, pid, signal, scope, quiet_until);
             }
             Action::End { worker, until } => self.end_when_quiet(worker, until),
-            Action::Listen { worker } => self.leaving.push(worker),
+            Action::Listen { worker, sure } => self.leaving.push((worker, sure)),
+            Action::AnswerLate { linger_until } => self.answer_late(linger_until),
             Action::Retire { worker } => self.retire(worker),
             Action::Message { pid } => self.send_stop_message(pid),
             Action::Sweep { signal } => self.sweep(signal),
@@ -43,7 +44,10 @@ impl Engine {
                     self.tell_who_holds(&notice);
                 }
             },
-            Action::Exit(status) => self.exit = Some(status),
+            Action::Exit(status) => {
+                self.tell_late();
+                self.exit = Some(status);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 mod actions;
 mod census;
 mod ending;
+mod late;
 mod messages;
 mod reaping;
 mod rolls;
@@ -22,11 +23,12 @@ use tokio::sync::{oneshot, watch};
 use super::adoption::Adoption;
 use super::clock::Clock;
 use super::job_control::JobControl;
+use super::late::Late;
 use super::launcher::Launcher;
 use super::notices;
 use crate::admin::{Request, Stats};
 use crate::config::values::{NodeIpc, ReadyWhen, StopMessage};
-use crate::config::{Config, Health};
+use crate::config::{Config, Health, LateAnswer};
 use crate::core::Supervisor;
 use crate::core::config::{Kind, MAX_WORKERS};
 use crate::core::event::{Command, Event, Notice, Outcome, RequestId};
@@ -79,7 +81,8 @@ pub(super) struct Engine {
     pub(super) newcomers: Vec<Newcomer>,
     pub(super) departed: Vec<WorkerId>,
     /// Who is to be looked at until it accepts no more.
-    pub(super) leaving: Vec<WorkerId>,
+    /// Beyond doubt, where that is asked for.
+    pub(super) leaving: Vec<(WorkerId, bool)>,
     /// Who has become ready, and is to be checked from now on.
     pub(super) serving: Vec<WorkerId>,
     replies: BTreeMap<RequestId, oneshot::Sender<Outcome>>,
@@ -91,6 +94,10 @@ pub(super) struct Engine {
     /// Who is to be ended at a quiet moment.
     endings: Endings,
     census: Census,
+    /// What connections get that no worker accepts any more; and those that are being answered.
+    late_answer: Option<LateAnswer>,
+    late: Option<Late>,
+    late_has_begun: bool,
     /// The state of the core by which connections are steered.
     steered: Option<u64>,
     steering_failed: bool,
@@ -148,6 +155,9 @@ impl Engine {
             retiring: Vec::new(),
             endings: Endings::default(),
             census: Census::default(),
+            late_answer: config.late,
+            late: None,
+            late_has_begun: false,
             steered: None,
             steering_failed: false,
             replies: BTreeMap::new(),
@@ -229,6 +239,7 @@ impl Engine {
         self.look_for_the_overweight(now);
         self.look_for_quiet(now);
         self.tell_progress(now);
+        self.look_at_late(now);
         if let Some(signal) = self.sweeping.filter(|_| self.look_at.is_some_and(|at| at <= now)) {
             self.look_at = Some(now + LOOK_FOR_GUESTS);
             self.check_sweep(signal);
@@ -249,6 +260,7 @@ impl Engine {
             .chain(self.retiring.iter().map(Retiring::due))
             .chain(self.endings.next_look())
             .chain(self.census.next_look())
+            .chain(self.late.as_ref().map(Late::due))
             .chain(self.core.poll_timeout())
             .min()
     }
@@ -339,6 +351,10 @@ impl Engine {
 
     pub(super) fn ready_when(&self) -> &ReadyWhen {
         &self.ready_when
+    }
+
+    pub(super) fn late_answer(&self) -> Option<&LateAnswer> {
+        self.late_answer.as_ref()
     }
 
     pub(super) fn health(&self) -> Option<&Health> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::core::event::Event;
+use crate::core::snapshot::Phase;
 use crate::core::time::Time;
 use crate::core::types::WorkerId;
 use crate::sys::sock_diag;
@@ -35,10 +36,14 @@ impl Engine {
     /// Said once: connections go on going where they went.
     pub(super) fn steer(&mut self) {
         self.steered = Some(self.core.revision());
-        if self.launcher.sockets.is_empty() {
+        // Whoever is to be answered late is nobody else's, and no socket that has been shut is to listen again.
+        if self.launcher.sockets.is_empty() || self.late_has_begun {
             return;
         }
-        if let Err(error) = self.launcher.sockets.follow(&self.core.seats())
+        // Whoever waits for a worker that will not come is answered late.
+        let ending = matches!(self.core.vitals().phase, Phase::Draining | Phase::Killing);
+        let trims = !(ending && self.late_answer.is_some());
+        if let Err(error) = self.launcher.sockets.follow(&self.core.seats(), trims)
             && !std::mem::replace(&mut self.steering_failed, true)
         {
             self.missing.push(format!("new connections cannot be steered between the workers: {error}"));

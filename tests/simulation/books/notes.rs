@@ -24,7 +24,7 @@ impl Books {
                     self.note_signal(*pid, *signal, *scope, None, Purpose::Stop);
                 }
                 Action::End { worker, until } => self.note_end(*worker, *until),
-                Action::Listen { worker } => self.note_listened(*worker),
+                Action::Listen { worker, .. } => self.note_listened(*worker),
                 Action::Sweep { signal } => {
                     self.this_step.sweeps.push(*signal);
                     self.kill_swept |= *signal == Signal::KILL;
@@ -45,6 +45,7 @@ impl Books {
                     let is_new = self.rolls.weighed_in == self.step;
                     self.rolls.room.take_if(|_| !is_new);
                 }
+                Action::AnswerLate { .. } => {}
                 Action::Tell(notice) => self.note_notice(notice),
                 Action::Exit(status) => self.exit = Some(status.clone()),
             }

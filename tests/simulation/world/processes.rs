@@ -170,7 +170,7 @@ impl World {
         self.mark("an old worker was listened to");
         if !self.rng.chance(self.habits.keeps_accepting) {
             let at = self.clock + self.wait(5_000);
-            self.plan(at, Happening::Told(Event::Deaf { worker }));
+            self.plan(at, Happening::Told(Event::Deaf { worker, sure: false }));
         }
     }
 
