@@ -12,6 +12,11 @@ use std::process::{Command, Output, Stdio};
 use common::pool::{code, pool_without_socket, text, unique_name};
 use common::{Exit, Launch, Outcome, Subject, pid1};
 
+const TOO_LONG: &str = match std::str::from_utf8(&[b'x'; 4097]) {
+    Ok(text) => text,
+    Err(_) => "",
+};
+
 /// Each option with values that it does not take.
 const BAD: &[(&str, &[&str])] = &[
     ("--workers", &["0", "-1", "1025", "two", "1.5", "", "99999999999999999999"]),
@@ -73,6 +78,11 @@ const BAD: &[(&str, &[&str])] = &[
     ("--stop-message", &["", "shutdown", "{type:'shutdown'}", "\"a\" \"b\"", "Disconnect"]),
     ("--stop-message-wait", &["", "soon", "5", "-1s"]),
     ("--drain-timeout", &["", "soon", "5", "-1s"]),
+    ("--late-response", &["", "404", "RESET", "on"]),
+    ("--late-body", &[TOO_LONG]),
+    ("--late-retry-after", &["", "soon", "5", "-1s"]),
+    ("--late-linger", &["", "soon", "5", "-1s"]),
+    ("--late-timeout", &["", "soon", "5", "-1s", "0s"]),
     ("--watch", &["", "/a,", ",/a", "/a,,/b"]),
     (
         "--signal",
@@ -117,6 +127,11 @@ const GOOD: &[(&str, &str)] = &[
     ("--stop-message", "{\"type\":\"shutdown\"}"),
     ("--stop-message-wait", "1.5s"),
     ("--drain-timeout", "2m"),
+    ("--late-response", "reset"),
+    ("--late-body", "come back"),
+    ("--late-retry-after", "off"),
+    ("--late-linger", "2s"),
+    ("--late-timeout", "1.5s"),
     ("--watch", "/etc/a,etc/b"),
     ("--signal", "USR1=ignore"),
     ("--signal-scope", "group"),
