@@ -24,6 +24,7 @@ use super::exposition::{Format, classic};
 use super::process::Process;
 use super::{Facts, Shared, Stats};
 use crate::core::event::QuietEnd;
+use crate::core::lb_wait::LbWaitEnd;
 use crate::core::snapshot::{BreakerState, Phase, Snapshot, WorkerState};
 
 /// All metrics, in the format that is asked for.
@@ -49,12 +50,18 @@ fn render(sources: Sources, format: Format) -> Result<String, fmt::Error> {
     })
 }
 
-#[derive(Debug)]
 struct Sources {
     snapshot: Arc<Snapshot>,
     facts: Arc<Facts>,
     stats: Arc<Stats>,
     process: Process,
+}
+
+/// A collector has to have it, and nobody reads it: derived, it brings along that of everything there is to see.
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sources")
+    }
 }
 
 impl Collector for Sources {
@@ -135,6 +142,12 @@ impl Sources {
             "preStop hooks that no SIGTERM followed",
             counters.prestop_returns,
         )?;
+        let waits = [
+            (LbWaitEnd::Quiet.name(), counters.lb_waits_quiet),
+            (LbWaitEnd::Max.name(), counters.lb_waits_max),
+            (LbWaitEnd::Signal.name(), counters.lb_waits_signal),
+        ];
+        out.counters("drainit_lb_waits_ended", "LB waits, by why they were over", "reason", waits)?;
         let states = BreakerState::ALL.map(|state| (state.name(), u64::from(state == breaker)));
         out.gauges("drainit_breaker_state", "1 for the state the breaker is in", "state", states)
     }
@@ -156,6 +169,9 @@ impl Sources {
         ];
         out.counters("drainit_deadlines_exceeded", "Waits that took too long", "deadline", exceeded)?;
         let Some(drain) = &self.snapshot.drain else { return Ok(()) };
+        if let Some(wait) = &drain.lb_wait {
+            out.gauge("drainit_lb_wait_seconds", "How long the LB wait has lasted", wait.elapsed_seconds)?;
+        }
         let (elapsed, left) = (drain.elapsed_seconds, drain.deadline_seconds - drain.elapsed_seconds);
         out.gauge("drainit_drain_elapsed_seconds", "Since the first of preStop and SIGTERM", elapsed)?;
         out.gauge("drainit_drain_remaining_seconds", "Until everything is killed", left.max(0.0))

@@ -3,6 +3,7 @@
 //! Everything here looks at a [`Snapshot`] that the loop publishes, or sends the loop a [`Request`]; nothing
 //! here decides, and nothing here can block the loop.
 
+mod checkers;
 mod control;
 mod events;
 mod exposition;
@@ -35,6 +36,7 @@ use crate::config::restart::Restart;
 use crate::core::event::{Command, Outcome};
 use crate::core::snapshot::{Phase, Snapshot};
 
+pub use checkers::Checkers;
 pub use serve::{serve_control, serve_tcp};
 
 /// How long an answer is held back for a fresh snapshot.
@@ -66,7 +68,7 @@ pub struct Facts {
     pub deadlines: Vec<(&'static str, Option<Duration>)>,
 }
 
-/// What is counted outside the core. All but the two gauges only grow.
+/// What is counted outside the core. Where it is no gauge and no port it only grows.
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Processes reaped that were no workers.
@@ -77,8 +79,13 @@ pub struct Stats {
     pub admin_connections: AtomicU64,
     /// Gauge: requests being answered now. 0 means that every answer has been handed to its connection.
     pub admin_requests: AtomicU64,
+    /// Connections to the admin port, and which that is.
+    pub admin_accepted: AtomicU64,
+    pub admin_port: AtomicU64,
     /// Connections dropped in favour of newer ones.
     pub admin_evictions: AtomicU64,
+    /// Who checks readiness.
+    pub checkers: Checkers,
     /// Checks of workers that failed.
     pub checks_failed: AtomicU64,
     /// Times that a worker was stopped (SIGSTOP) to be looked at.

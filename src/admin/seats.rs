@@ -84,6 +84,10 @@ impl Seat {
         self.evict.notified().await;
     }
 
+    pub(super) fn stats(&self) -> &Stats {
+        &self.seats.stats
+    }
+
     /// Keeps the seat as long as a request is being answered.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.seats.table().idle.remove(&self.turn.load(Ordering::Relaxed));

@@ -2,14 +2,17 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::header::USER_AGENT;
+use axum::http::{HeaderValue, Request, StatusCode};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,7 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use nix::errno::Errno;
 use nix::sys::socket::{Backlog, listen};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
@@ -45,14 +48,19 @@ const BATCH: usize = 16;
 /// Serves the admin port. Never returns.
 pub async fn serve_tcp(listener: TcpListener, router: Router, limit: usize, stats: Arc<Stats>) {
     deepen_queue(&listener);
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    stats.admin_port.store(port.into(), Ordering::Relaxed);
+    let counted = Arc::clone(&stats);
     let accept = |context: &mut Context<'_>| {
         listener.poll_accept(context).map_ok(|(stream, _)| {
+            Stats::count(&counted.admin_accepted);
             // The tail of a long answer must not wait for the acknowledgement of what went before.
             let _ = stream.set_nodelay(true);
             stream
         })
     };
-    serve(accept, |_| router.clone(), Seats::new(limit, stats), TCP_LIFETIME).await;
+    let route = |stream: &TcpStream| (router.clone(), stream.peer_addr().ok());
+    serve(accept, route, Seats::new(limit, stats), TCP_LIFETIME).await;
 }
 
 /// Serves the control socket; whoever is not `allowed` is told so. Never returns.
@@ -67,13 +75,13 @@ pub async fn serve_control(
     let accept = |context: &mut Context<'_>| listener.poll_accept(context).map_ok(|(stream, _)| stream);
     // Closing at once would look to a client as if drainit had exited.
     let refusal = Router::new().fallback(async || (StatusCode::FORBIDDEN, "not permitted\n"));
-    let route = |stream: &UnixStream| if allowed(stream) { router.clone() } else { refusal.clone() };
+    let route = |stream: &UnixStream| (if allowed(stream) { router.clone() } else { refusal.clone() }, None);
     serve(accept, route, Seats::new(limit, stats), CONTROL_LIFETIME).await;
 }
 
 async fn serve<S>(
     mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<S>>,
-    route: impl Fn(&S) -> Router,
+    route: impl Fn(&S) -> (Router, Option<SocketAddr>),
     seats: Arc<Seats>,
     lifetime: Duration,
 ) where
@@ -85,9 +93,9 @@ async fn serve<S>(
         match poll_fn(&mut accept).await {
             Ok(stream) => {
                 if let Some(seat) = seats.take().await {
-                    let router = route(&stream);
+                    let (router, peer) = route(&stream);
                     // A task of its own contains a panic.
-                    tokio::spawn(converse(stream, router, seat, lifetime));
+                    tokio::spawn(converse(stream, router, peer, seat, lifetime));
                 }
                 accepted = (accepted + 1) % batch;
                 if accepted > 0 {
@@ -110,17 +118,23 @@ fn deepen_queue(listener: &impl AsFd) {
     let _ = listen(listener, Backlog::MAXALLOWABLE);
 }
 
-async fn converse<S>(stream: S, router: Router, seat: Arc<Seat>, lifetime: Duration)
+async fn converse<S>(stream: S, router: Router, peer: Option<SocketAddr>, seat: Arc<Seat>, lifetime: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request| {
         let busy = seat.busy();
+        let checker = peer.filter(|_| is_of_a_load_balancer(&request));
+        let seat = &seat;
         let answer = router.call(request);
         async move {
             let answer = answer.await;
             drop(busy);
+            if let (Some(peer), Ok(answer)) = (checker, &answer) {
+                let refused = answer.status() == StatusCode::SERVICE_UNAVAILABLE;
+                seat.stats().checkers.note(peer.ip().to_canonical(), refused);
+            }
             answer
         }
     });
@@ -138,6 +152,12 @@ where
         () = sleep(lifetime) => connection.as_mut().graceful_shutdown(),
     }
     let _ = timeout(LAST_ANSWER, connection).await;
+}
+
+/// A check of readiness, and not the kubelet's: that one has taken the pod out of its endpoints when it was deleted.
+fn is_of_a_load_balancer<B>(request: &Request<B>) -> bool {
+    let agent = request.headers().get(USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
+    request.uri().path().starts_with("/readyz") && !agent.starts_with(b"kube-probe/")
 }
 
 /// accept(2), "Error handling": pending errors of the new socket are passed on; the next one may be fine.

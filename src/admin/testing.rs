@@ -26,6 +26,7 @@ pub(crate) fn snapshot(phase: Phase) -> Snapshot {
         trigger: "SIGTERM".to_owned(),
         elapsed_seconds: 1.5,
         lb_wait_seconds: 3.0,
+        lb_wait: None,
         deadline_seconds: 29.0,
     };
     Snapshot {

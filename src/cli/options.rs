@@ -148,6 +148,12 @@ pub struct DrainArgs {
     pub margin: Duration,
     #[arg(long, env = "DRAINIT_LB_WAIT", value_name = "MIN..MAX", value_parser = values::parse_lb_wait, help = "How long to go on serving, unready, while load balancers let go [default: 3s..15s in a pod, 0 elsewhere]")]
     pub lb_wait: Option<LbWait>,
+    /// Between MIN and MAX that wait ends once no new connection has come for so long …
+    #[arg(long, env = "DRAINIT_LB_QUIET", value_name = "DUR", default_value = "2s", value_parser = duration::parse)]
+    pub lb_quiet: Duration,
+    /// … and each load balancer that was checking /readyz has seen it fail so often (the kubelet is none)
+    #[arg(long, env = "DRAINIT_LB_CHECKS", value_name = "N", default_value = "2")]
+    pub lb_checks: u32,
     /// Whether /readyz fails during that wait: fail or keep
     #[arg(long, env = "DRAINIT_READINESS_ON_DRAIN", value_name = "POLICY", default_value = "fail", value_parser = parse::readiness)]
     pub readiness_on_drain: ReadinessOnDrain,

@@ -107,6 +107,8 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         grace: args.drain.grace.unwrap_or(seconds(if around.in_pod { 30 } else { 10 })),
         margin: args.drain.margin,
         lb_wait,
+        lb_quiet: args.drain.lb_quiet,
+        lb_checks: args.drain.lb_checks,
         readiness_on_drain: args.drain.readiness_on_drain,
         drain_timeout: args.drain.drain_timeout,
         orphan_grace: args.init.orphan_grace,

@@ -39,6 +39,10 @@ pub struct Config {
     /// Kept back from it.
     pub margin: Duration,
     pub lb_wait: LbWait,
+    /// Between its two bounds the LB wait ends once no new connection has come for so long …
+    pub lb_quiet: Duration,
+    /// … and every load balancer that checks readiness has seen it fail so often.
+    pub lb_checks: u32,
     pub readiness_on_drain: ReadinessOnDrain,
     /// `None`: whatever is left of the budget.
     pub drain_timeout: Option<Duration>,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::config::Config;
 use super::event::{DrainPlan, Trigger};
+use super::lb_wait::LbWaitView;
 use super::snapshot::{DrainView, Phase};
 use super::time::Time;
 use super::types::ExitStatus;
@@ -102,15 +103,17 @@ impl Span {
             margin: config.margin,
             spent: now.since(self.began),
             lb_wait: until.since(now),
+            lb_min: config.effective_lb_wait().min.min(self.lb_wait),
             drain: self.workers_deadline(until, config).since(until),
         }
     }
 
-    fn view(&self, now: Time) -> DrainView {
+    fn view(&self, now: Time, lb_wait: Option<LbWaitView>) -> DrainView {
         DrainView {
             trigger: self.trigger.to_string(),
             elapsed_seconds: now.since(self.began).as_secs_f64(),
             lb_wait_seconds: self.lb_wait.as_secs_f64(),
+            lb_wait,
             deadline_seconds: self.hard.since(self.began).as_secs_f64(),
         }
     }
@@ -148,12 +151,12 @@ impl Life {
         }
     }
 
-    pub(super) fn drain_view(&self, now: Time) -> Option<DrainView> {
+    pub(super) fn drain_view(&self, now: Time, lb_wait: Option<LbWaitView>) -> Option<DrainView> {
         match self {
             Self::Running | Self::Exited => None,
-            Self::LameDuck(duck) => Some(duck.span.view(now)),
-            Self::Stopping(stopping) => Some(stopping.span.view(now)),
-            Self::Sweeping(sweeping) => sweeping.span.map(|span| span.view(now)),
+            Self::LameDuck(duck) => Some(duck.span.view(now, lb_wait)),
+            Self::Stopping(stopping) => Some(stopping.span.view(now, lb_wait)),
+            Self::Sweeping(sweeping) => sweeping.span.map(|span| span.view(now, lb_wait)),
         }
     }
 }

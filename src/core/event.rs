@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::lb_wait::{LbWaitView, Sighting};
 use super::signal::Signal;
 use super::snapshot::{Phase, RollOutcome};
 use super::time::Time;
@@ -45,6 +46,8 @@ pub enum Event {
     Weighed { room: u32 },
     /// The worker and its helpers use more memory than they may.
     Overweight { worker: WorkerId },
+    /// The answer to [`Action::Observe`].
+    Observed(Sighting),
     /// The answer to [`Action::Sweep`], and told again once the last one is gone.
     Descendants { left: bool },
     /// Somebody on the control socket wants something; exactly one [`Action::Reply`] answers.
@@ -242,6 +245,8 @@ pub enum Action {
     Message {
         pid: Pid,
     },
+    /// Say a little later what has been seen of load balancers since the last time; answered by [`Event::Observed`].
+    Observe,
     /// Send a signal to everything that outlived the workers; answered by [`Event::Descendants`].
     Sweep {
         signal: Signal,
@@ -339,10 +344,7 @@ pub enum Notice {
         signal: Signal,
     },
     DrainPlanned(DrainPlan),
-    LbWaitOver {
-        waited: Duration,
-        why: &'static str,
-    },
+    LbWaitOver(LbWaitView),
     Stopping {
         workers: u32,
         signal: Signal,
@@ -432,7 +434,9 @@ pub struct DrainPlan {
     pub margin: Duration,
     /// Already gone since the first of preStop and SIGTERM.
     pub spent: Duration,
+    /// The LB wait at most, and at least.
     pub lb_wait: Duration,
+    pub lb_min: Duration,
     /// What is left for the workers.
     pub drain: Duration,
 }

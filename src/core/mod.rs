@@ -8,7 +8,7 @@
 //! (`tests/simulation.rs`), and every history of it can be replayed.
 //!
 //! [`Supervisor`] routes; the parts own their state: `pool` and `worker` who runs, `roll` how one generation
-//! follows another, `drain` how it ends, `breaker` and `backoff` when a crash is too many, `watchdog` when a worker has been silent for too long.
+//! follows another, `drain` how it ends, `lb_wait` when load balancers have let go, `breaker` and `backoff` when a crash is too many, `watchdog` when a worker has been silent for too long.
 
 mod backoff;
 mod breaker;
@@ -19,6 +19,7 @@ mod drain;
 pub mod event;
 pub mod history;
 mod late;
+pub mod lb_wait;
 mod pool;
 mod rng;
 mod roll;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::config::Config;
 use super::history::{self, RollRecord, RollTotals};
+use super::lb_wait::LbWaitView;
 use super::timeline::Lifespan;
 use super::types::{Generation, Pid, SlotIndex, WorkerId};
 
@@ -268,6 +269,8 @@ pub struct DrainView {
     pub trigger: String,
     pub elapsed_seconds: f64,
     pub lb_wait_seconds: f64,
+    /// What was seen in the LB wait; nothing where the drain has none.
+    pub lb_wait: Option<LbWaitView>,
     /// Until everything is killed.
     pub deadline_seconds: f64,
 }
@@ -306,6 +309,10 @@ pub struct Counters {
     /// A preStop hook that no SIGTERM followed.
     pub prestop_returns: u64,
     pub hard_deadlines: u64,
+    /// LB waits, by why they were over.
+    pub lb_waits_quiet: u64,
+    pub lb_waits_max: u64,
+    pub lb_waits_signal: u64,
     pub ready_timeouts: u64,
     pub watchdog_timeouts: u64,
     pub orphan_timeouts: u64,

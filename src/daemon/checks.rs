@@ -57,9 +57,9 @@ pub(super) async fn passes(
 ) -> bool {
     let passes = async {
         match check {
-            Check::Tcp(Some(port)) => connect(*port, limit).await.is_some(),
+            Check::Tcp(Some(port)) => connect(*port, limit, to_loop).await.is_some(),
             Check::Tcp(None) => accepts(worker, to_loop).await.unwrap_or(false),
-            Check::Http { port: Some(port), path } => match connect(*port, limit).await {
+            Check::Http { port: Some(port), path } => match connect(*port, limit, to_loop).await {
                 Some(stream) => answers(stream, path).await,
                 None => false,
             },
@@ -83,11 +83,13 @@ pub(super) async fn passes(
 }
 
 /// Whoever listens on that port of this machine.
-async fn connect(port: u16, limit: Duration) -> Option<TcpStream> {
+async fn connect(port: u16, limit: Duration, to_loop: &mpsc::Sender<Message>) -> Option<TcpStream> {
     let local =
         [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))];
     for address in local {
         if let Ok(Ok(stream)) = timeout(limit / 2, TcpStream::connect(address)).await {
+            let from = stream.local_addr().ok()?.port();
+            let _ = to_loop.try_send(Message::Connected { from });
             return Some(stream);
         }
     }

@@ -49,6 +49,10 @@ pub(super) enum Message {
         worker: WorkerId,
         reply: oneshot::Sender<io::Result<TcpStream>>,
     },
+    /// A check has connected to a worker, from this port.
+    Connected {
+        from: u16,
+    },
     /// Run a command that checks the worker.
     Check {
         worker: WorkerId,

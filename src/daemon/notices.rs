@@ -95,11 +95,19 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
         Notice::SignalIgnored { signal } => tracing::info!(%signal, "signal dropped"),
         Notice::DrainPlanned(plan) => tracing::info!(
             trigger = %plan.trigger, grace_seconds = seconds(&plan.grace), margin_seconds = seconds(&plan.margin), spent_seconds = seconds(&plan.spent),
-            lb_wait_seconds = seconds(&plan.lb_wait), drain_seconds = seconds(&plan.drain), "drain planned"
+            lb_wait_seconds = seconds(&plan.lb_wait), lb_wait_min_seconds = seconds(&plan.lb_min), drain_seconds = seconds(&plan.drain), "drain planned"
         ),
-        Notice::LbWaitOver { waited, why } => {
-            of_a_pool!(kind, info, waited_seconds = seconds(waited), why, "load balancer wait over")
-        }
+        Notice::LbWaitOver(wait) => of_a_pool!(
+            kind,
+            info,
+            waited_seconds = to_milliseconds(wait.elapsed_seconds),
+            reason = wait.reason,
+            connections = wait.connections,
+            quiet_seconds = wait.quiet_seconds.map(to_milliseconds),
+            checkers = wait.checkers,
+            refused = wait.refused,
+            "load balancer wait over"
+        ),
         Notice::Stopping { workers, signal, patience } => {
             of_a_pool!(kind, info, workers, %signal, patience_seconds = seconds(patience), "workers asked to stop");
         }
@@ -169,7 +177,11 @@ pub(super) fn tell(notice: &Notice, kind: Kind) {
 
 /// To the millisecond: nobody reads more of a log.
 fn seconds(duration: &Duration) -> f64 {
-    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+    to_milliseconds(duration.as_secs_f64())
+}
+
+fn to_milliseconds(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
 }
 
 /// The last line.

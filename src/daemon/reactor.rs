@@ -147,6 +147,7 @@ impl<'a> Reactor<'a> {
             Message::Connect { worker, reply } => {
                 let _ = reply.send(self.engine.connect(worker));
             }
+            Message::Connected { from } => self.engine.note_check(from),
             Message::Words { worker, reply } => {
                 let _ = reply.send(self.engine.hear(worker));
             }

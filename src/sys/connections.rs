@@ -70,10 +70,10 @@ pub struct Traffic {
 pub type UnixName = Vec<u8>;
 
 /// ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING; the others belong to nobody.
-const CONNECTED: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+pub(super) const CONNECTED: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 
 /// INET_DIAG_INFO, as an attribute and as a bit of the request.
-const INFO: u16 = 2;
+pub(super) const INFO: u16 = 2;
 const WANT_INFO: u8 = 1 << (INFO - 1);
 
 /// UDIAG_SHOW_NAME, UDIAG_SHOW_RQLEN, and the attributes that follow from them.
@@ -83,7 +83,7 @@ const NAME: u16 = 0;
 const QUEUES: u16 = 4;
 
 /// The size of struct inet_diag_msg and of struct unix_diag_msg: attributes follow.
-const INET_MESSAGE: usize = 72;
+pub(super) const INET_MESSAGE: usize = 72;
 const UNIX_MESSAGE: usize = 16;
 
 /// All accepted TCP connections to these local ports, in this network namespace.
@@ -171,7 +171,7 @@ fn state(number: u8) -> Option<State> {
 }
 
 /// struct tcp_info up to tcpi_data_segs_out (Linux 4.6).
-fn read_traffic(info: &[u8]) -> Option<Traffic> {
+pub(super) fn read_traffic(info: &[u8]) -> Option<Traffic> {
     Some(Traffic {
         last_sent_ms: read_u32(info, 44)?,
         last_received_ms: read_u32(info, 52)?,
@@ -181,7 +181,7 @@ fn read_traffic(info: &[u8]) -> Option<Traffic> {
 }
 
 /// struct rtattr: length, kind, then what it holds; the next one is aligned to four bytes.
-fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let length = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
         let kind = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?);
@@ -194,10 +194,14 @@ fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
 
 /// `sl local remote st tx:rx tr:when retrnsmt uid timeout inode`
 fn by_procfs(ports: &BTreeSet<u16>) -> io::Result<Vec<Connection>> {
+    Ok(read_tables()?.lines().filter_map(|line| read_line(line, ports)).collect())
+}
+
+/// Of both families, where there are both.
+pub(super) fn read_tables() -> io::Result<String> {
     let mut text = fs::read_to_string("/proc/net/tcp")?;
-    // Where there is no IPv6.
     text.push_str(&fs::read_to_string("/proc/net/tcp6").unwrap_or_default());
-    Ok(text.lines().filter_map(|line| read_line(line, ports)).collect())
+    Ok(text)
 }
 
 fn read_line(line: &str, ports: &BTreeSet<u16>) -> Option<Connection> {
@@ -263,6 +267,11 @@ pub fn to_names(names: &BTreeSet<UnixName>) -> io::Result<Vec<Connection>> {
 /// # Errors
 /// The kernel's own, where neither netlink nor /proc/net tells.
 pub fn listening_ports(inodes: &BTreeSet<u64>) -> io::Result<BTreeSet<u16>> {
+    listening_ports_of(&|inode| inodes.contains(&inode))
+}
+
+/// The ports at which sockets of these inodes listen.
+pub(super) fn listening_ports_of(is_wanted: &dyn Fn(u64) -> bool) -> io::Result<BTreeSet<u16>> {
     let look = || -> io::Result<BTreeSet<u16>> {
         let netlink = open()?;
         let mut ports = BTreeSet::new();
@@ -270,17 +279,16 @@ pub fn listening_ports(inodes: &BTreeSet<u64>) -> io::Result<BTreeSet<u16>> {
             ask(&netlink, DUMP, &inet_request_with(0, family, LISTEN, &ANY), |message| {
                 let inode = read_u32(message, INODE).map(u64::from);
                 let port = message.get(4..).and_then(|rest| Some(u16::from_be_bytes(*rest.first_chunk()?)));
-                ports.extend(port.filter(|_| inode.is_some_and(|inode| inodes.contains(&inode))));
+                ports.extend(port.filter(|_| inode.is_some_and(is_wanted)));
             })?;
         }
         Ok(ports)
     };
     look().or_else(|_| {
-        let mut text = fs::read_to_string("/proc/net/tcp")?;
-        text.push_str(&fs::read_to_string("/proc/net/tcp6").unwrap_or_default());
+        let text = read_tables()?;
         let listening = text.lines().filter(|line| field(line, 3) == Some("0A"));
         let port = |line: &str| {
-            let inode = field(line, 9)?.parse().ok().filter(|inode| inodes.contains(inode));
+            let inode = field(line, 9)?.parse().ok().filter(|inode| is_wanted(*inode));
             inode.and(read_address(field(line, 1)?)).map(|address| address.port())
         };
         Ok(listening.filter_map(port).collect())

@@ -6,6 +6,7 @@
 
 pub mod accepting;
 pub mod accounts;
+pub mod arrivals;
 pub mod cgroup;
 pub mod channel;
 pub mod connections;

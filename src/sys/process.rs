@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString, c_char};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::prctl;
@@ -19,6 +20,14 @@ pub fn is_init() -> bool {
 
 pub fn own_pid() -> Pid {
     Pid(getpid().as_raw())
+}
+
+/// The CPU time that this thread has spent.
+pub fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: there is room for the answer.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Make orphans below this process its children, as they are PID 1's anyway.

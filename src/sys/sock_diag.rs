@@ -169,7 +169,7 @@ pub(super) fn ask(
 }
 
 /// One netlink message: its kind, its payload, what follows. netlink(7)
-fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+pub(super) fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let length = read_u32(bytes, 0)? as usize;
     let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
     let message = bytes.get(HEADER..length)?;

@@ -37,6 +37,8 @@ pub(crate) fn pool(workers: u32) -> Config {
         grace: Duration::from_secs(30),
         margin: Duration::from_secs(1),
         lb_wait: LbWait { min: Duration::from_secs(3), max: Duration::from_secs(10) },
+        lb_quiet: Duration::from_secs(2),
+        lb_checks: 2,
         readiness_on_drain: ReadinessOnDrain::Fail,
         drain_timeout: None,
         orphan_grace: Duration::from_secs(1),

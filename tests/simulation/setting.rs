@@ -183,6 +183,8 @@ pub(crate) fn config(rng: &mut Rng) -> Config {
         grace,
         margin,
         lb_wait: LbWait { min: rng.up_to(lb_max), max: lb_max },
+        lb_quiet: Duration::from_secs(2),
+        lb_checks: 2,
         readiness_on_drain: rng.pick(&[ReadinessOnDrain::Fail, ReadinessOnDrain::Keep]),
         drain_timeout: rng
             .chance(50)

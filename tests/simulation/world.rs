@@ -317,7 +317,11 @@ impl World {
                 }
             }
             Action::Message { pid } => self.message(pid),
-            Action::AnswerLate { .. } | Action::Reply { .. } | Action::Tell(_) | Action::Exit(_) => {}
+            Action::AnswerLate { .. }
+            | Action::Observe
+            | Action::Reply { .. }
+            | Action::Tell(_)
+            | Action::Exit(_) => {}
         }
     }
 }

@@ -16,6 +16,7 @@ use super::drain::{Life, Stopping};
 use super::event::{Action, Command, Event, Notice, RequestId};
 use super::history::History;
 use super::late::Late;
+use super::lb_wait::{Evidence, LbWaitEnd};
 use super::pool::Pool;
 use super::roll::Roll;
 use super::scales::Scales;
@@ -52,6 +53,8 @@ pub struct Supervisor {
     stragglers: Vec<u64>,
     /// Of rolls and recyclings alike: whose answer it is must not be in doubt.
     scales: Scales,
+    /// What speaks for the end of the last LB wait.
+    lb_wait: Option<Evidence>,
     /// preStop hooks that wait for the end of the LB wait.
     hooks: Vec<RequestId>,
     endings: Endings,
@@ -79,6 +82,7 @@ impl Supervisor {
             timeline: Timeline::default(),
             stragglers: Vec::new(),
             scales: Scales::default(),
+            lb_wait: None,
             hooks: Vec::new(),
             endings: Endings::default(),
             late: Late::default(),
@@ -125,6 +129,7 @@ impl Supervisor {
             }
             Event::Weighed { room } => self.scales.on_weighed(room),
             Event::Overweight { worker } => self.pool.on_overweight(worker, &mut self.ctx),
+            Event::Observed(seen) => self.on_observed(seen),
             Event::Descendants { left } => self.on_descendants(left),
             Event::Command { command: Command::PreStop, request } => self.on_prestop(request),
             Event::Command { command: Command::Scale(workers), request } => {
@@ -200,7 +205,7 @@ impl Supervisor {
             rolls: self.history.totals().clone(),
             history: self.history.records(),
             timeline: self.timeline.lifespans(),
-            drain: self.life.drain_view(now),
+            drain: self.life.drain_view(now, self.lb_wait_view(now)),
             counters: self.ctx.counters.clone(),
         }
     }
@@ -301,7 +306,7 @@ impl Supervisor {
         let now = self.ctx.now;
         match &self.life {
             Life::LameDuck(duck) if duck.return_at.is_none() && duck.span.lb_wait_ends() <= now => {
-                self.end_lb_wait("its time is up");
+                self.end_lb_wait(LbWaitEnd::Max);
             }
             Life::Stopping(Stopping { exit_by: Some(at), .. }) if *at <= now => {
                 let status = self.stopped_status();

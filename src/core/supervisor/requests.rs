@@ -6,6 +6,7 @@ use super::Supervisor;
 use crate::core::config::{Kind, MAX_WORKERS, PRESTOP_RETURN};
 use crate::core::drain::{LameDuck, Life, Verdict};
 use crate::core::event::{Action, Notice, Outcome, RequestId, RollTrigger, Trigger};
+use crate::core::lb_wait::LbWaitEnd;
 use crate::core::signal::{Disposition, Signal};
 use crate::core::types::{ExitStatus, code};
 
@@ -37,7 +38,7 @@ impl Supervisor {
             Life::Running => self.start_lb_wait(Trigger::Signal(signal)),
             Life::LameDuck(ref mut duck) => {
                 duck.advice = false;
-                self.end_lb_wait("a signal ended it");
+                self.end_lb_wait(LbWaitEnd::Signal);
             }
             // To many servers the second one means 'faster'.
             Life::Stopping(_) => self.pool.insist(signal, &mut self.ctx),

@@ -6,8 +6,10 @@ use super::Supervisor;
 use crate::core::config::PRESTOP_RETURN;
 use crate::core::drain::{KILL_PATIENCE, LameDuck, Life, SWEEP_PATIENCE, Span, Stopping, Sweeping, Verdict};
 use crate::core::event::{Action, Notice, Trigger};
+use crate::core::lb_wait::{Evidence, LbWaitEnd, LbWaitView, Sighting};
 use crate::core::signal::Signal;
 use crate::core::snapshot::Phase;
+use crate::core::time::Time;
 use crate::core::types::ExitStatus;
 
 impl Supervisor {
@@ -25,18 +27,46 @@ impl Supervisor {
             self.drop_roll("a drain came");
         }
         self.life = Life::LameDuck(LameDuck { span, advice: trigger == Trigger::PreStop, return_at: None });
+        self.lb_wait = Some(Evidence::since(self.ctx.now));
         if span.lb_wait.is_zero() {
-            self.end_lb_wait("there is none");
+            self.end_lb_wait(LbWaitEnd::None);
+        } else if self.ctx.config.effective_lb_wait().min < span.lb_wait {
+            self.ctx.act(Action::Observe);
         }
     }
 
+    pub(super) fn on_observed(&mut self, seen: Sighting) {
+        let Life::LameDuck(LameDuck { return_at: None, .. }) = self.life else { return };
+        let Some(evidence) = &mut self.lb_wait else { return };
+        evidence.add(self.ctx.now, seen);
+        if evidence.is_enough(self.ctx.now, &self.ctx.config) {
+            self.end_lb_wait(LbWaitEnd::Quiet);
+        } else {
+            self.ctx.act(Action::Observe);
+        }
+    }
+
+    pub(super) fn lb_wait_view(&self, now: Time) -> Option<LbWaitView> {
+        self.lb_wait.map(|evidence| evidence.view(now, &self.ctx.config))
+    }
+
     /// After a signal the workers stop now; after a preStop hook they do once the signal comes.
-    pub(super) fn end_lb_wait(&mut self, why: &'static str) {
+    pub(super) fn end_lb_wait(&mut self, why: LbWaitEnd) {
         let now = self.ctx.now;
         let Life::LameDuck(duck) = &mut self.life else { return };
         let span = duck.span;
-        if duck.return_at.is_none() {
-            self.ctx.tell(Notice::LbWaitOver { waited: now.since(span.began), why });
+        if duck.return_at.is_none()
+            && let Some(evidence) = &mut self.lb_wait
+        {
+            evidence.close(now, why);
+            self.ctx.tell(Notice::LbWaitOver(evidence.view(now, &self.ctx.config)));
+            let counters = &mut self.ctx.counters;
+            match why {
+                LbWaitEnd::None => {}
+                LbWaitEnd::Quiet => counters.lb_waits_quiet += 1,
+                LbWaitEnd::Max => counters.lb_waits_max += 1,
+                LbWaitEnd::Signal => counters.lb_waits_signal += 1,
+            }
         }
         if duck.advice {
             duck.return_at = Some(now + PRESTOP_RETURN);
@@ -49,6 +79,7 @@ impl Supervisor {
     /// No SIGTERM followed the preStop hook: the hook is advice.
     pub(super) fn return_to_serving(&mut self) {
         self.life = Life::Running;
+        self.lb_wait = None;
         self.ctx.counters.prestop_returns += 1;
         self.ctx.tell(Notice::BackToServing);
     }

@@ -31,6 +31,7 @@ impl Engine {
             Action::AnswerLate { linger_until } => self.answer_late(linger_until),
             Action::Retire { worker } => self.retire(worker),
             Action::Message { pid } => self.send_stop_message(pid),
+            Action::Observe => self.observe(),
             Action::Sweep { signal } => self.sweep(signal),
             Action::Reply { request, outcome } => {
                 if let Some(reply) = self.replies.remove(&request) {

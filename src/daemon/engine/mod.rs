@@ -5,6 +5,7 @@ mod census;
 mod ending;
 mod late;
 mod messages;
+mod observing;
 mod reaping;
 mod rolls;
 mod steering;
@@ -44,6 +45,7 @@ use crate::sys::{cgroup, kill, stderr};
 
 use census::Census;
 use ending::Endings;
+use observing::Observing;
 use steering::Retiring;
 use weighing::Scales;
 use words::Ear;
@@ -98,6 +100,8 @@ pub(super) struct Engine {
     late_answer: Option<LateAnswer>,
     late: Option<Late>,
     late_has_begun: bool,
+    /// While load balancers let go.
+    observing: Option<Observing>,
     /// The state of the core by which connections are steered.
     steered: Option<u64>,
     steering_failed: bool,
@@ -158,6 +162,7 @@ impl Engine {
             late_answer: config.late,
             late: None,
             late_has_begun: false,
+            observing: None,
             steered: None,
             steering_failed: false,
             replies: BTreeMap::new(),
@@ -240,6 +245,7 @@ impl Engine {
         self.look_for_quiet(now);
         self.tell_progress(now);
         self.look_at_late(now);
+        self.look_for_load_balancers(now);
         if let Some(signal) = self.sweeping.filter(|_| self.look_at.is_some_and(|at| at <= now)) {
             self.look_at = Some(now + LOOK_FOR_GUESTS);
             self.check_sweep(signal);
@@ -261,6 +267,7 @@ impl Engine {
             .chain(self.endings.next_look())
             .chain(self.census.next_look())
             .chain(self.late.as_ref().map(Late::due))
+            .chain(self.observing.as_ref().and_then(Observing::due))
             .chain(self.core.poll_timeout())
             .min()
     }

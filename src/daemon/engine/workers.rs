@@ -176,6 +176,8 @@ impl Engine {
 
     /// Begin a connection to this worker and no other.
     pub(in crate::daemon) fn connect(&mut self, worker: WorkerId) -> io::Result<TcpStream> {
-        self.launcher.sockets.connect(worker)
+        let stream = self.launcher.sockets.connect(worker)?;
+        self.note_check(stream.local_addr()?.port());
+        Ok(stream)
     }
 }

@@ -47,6 +47,7 @@ impl Books {
                 }
                 Action::AnswerLate { .. } => {}
                 Action::Tell(notice) => self.note_notice(notice),
+                Action::Observe => {}
                 Action::Exit(status) => self.exit = Some(status.clone()),
             }
         }
