@@ -2,6 +2,8 @@
 
 #[path = "scenarios/late.rs"]
 mod late;
+#[path = "scenarios/lb_wait.rs"]
+mod lb_wait;
 #[path = "scenarios/rolls.rs"]
 mod rolls;
 #[path = "scenarios/stop_message.rs"]

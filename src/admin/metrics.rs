@@ -50,18 +50,12 @@ fn render(sources: Sources, format: Format) -> Result<String, fmt::Error> {
     })
 }
 
+#[derive(Debug)]
 struct Sources {
     snapshot: Arc<Snapshot>,
     facts: Arc<Facts>,
     stats: Arc<Stats>,
     process: Process,
-}
-
-/// A collector has to have it, and nobody reads it: derived, it brings along that of everything there is to see.
-impl fmt::Debug for Sources {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sources")
-    }
 }
 
 impl Collector for Sources {

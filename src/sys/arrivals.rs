@@ -195,14 +195,6 @@ impl Arrivals {
     }
 }
 
-/// All ports of this network namespace that somebody listens on.
-///
-/// # Errors
-/// The kernel's own, where neither netlink nor /proc/net tells.
-pub fn all_listening_ports() -> io::Result<BTreeSet<u16>> {
-    super::connections::listening_ports_of(&|_| true)
-}
-
 /// `Tcp: RtoAlgorithm … ActiveOpens PassiveOpens …`, a line of names and one of numbers.
 fn passive_opens() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/self/net/snmp")?;

@@ -267,19 +267,29 @@ pub fn to_names(names: &BTreeSet<UnixName>) -> io::Result<Vec<Connection>> {
 /// # Errors
 /// The kernel's own, where neither netlink nor /proc/net tells.
 pub fn listening_ports(inodes: &BTreeSet<u64>) -> io::Result<BTreeSet<u16>> {
-    listening_ports_of(&|inode| inodes.contains(&inode))
+    listening_ports_of(&|inode, _| inodes.contains(&inode))
 }
 
-/// The ports at which sockets of these inodes listen.
-pub(super) fn listening_ports_of(is_wanted: &dyn Fn(u64) -> bool) -> io::Result<BTreeSet<u16>> {
+/// The same of all but one, whosever they are.
+///
+/// # Errors
+/// As of [`listening_ports`].
+pub fn listening_ports_but(own: u16) -> io::Result<BTreeSet<u16>> {
+    listening_ports_of(&|_, port| port != own)
+}
+
+fn listening_ports_of(is_wanted: &dyn Fn(u64, u16) -> bool) -> io::Result<BTreeSet<u16>> {
     let look = || -> io::Result<BTreeSet<u16>> {
         let netlink = open()?;
         let mut ports = BTreeSet::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
             ask(&netlink, DUMP, &inet_request_with(0, family, LISTEN, &ANY), |message| {
-                let inode = read_u32(message, INODE).map(u64::from);
                 let port = message.get(4..).and_then(|rest| Some(u16::from_be_bytes(*rest.first_chunk()?)));
-                ports.extend(port.filter(|_| inode.is_some_and(is_wanted)));
+                if let (Some(inode), Some(port)) = (read_u32(message, INODE), port)
+                    && is_wanted(inode.into(), port)
+                {
+                    ports.insert(port);
+                }
             })?;
         }
         Ok(ports)
@@ -288,8 +298,8 @@ pub(super) fn listening_ports_of(is_wanted: &dyn Fn(u64) -> bool) -> io::Result<
         let text = read_tables()?;
         let listening = text.lines().filter(|line| field(line, 3) == Some("0A"));
         let port = |line: &str| {
-            let inode = field(line, 9)?.parse().ok().filter(|inode| is_wanted(*inode));
-            inode.and(read_address(field(line, 1)?)).map(|address| address.port())
+            let port = read_address(field(line, 1)?)?.port();
+            is_wanted(field(line, 9)?.parse().ok()?, port).then_some(port)
         };
         Ok(listening.filter_map(port).collect())
     })

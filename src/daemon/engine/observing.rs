@@ -13,7 +13,7 @@ use crate::core::event::Event;
 use crate::core::lb_wait::Sighting;
 use crate::core::time::Time;
 use crate::core::types::Pid;
-use crate::sys::arrivals::{self, Arrivals, Own};
+use crate::sys::arrivals::{Arrivals, Own};
 use crate::sys::{connections, process, procfs};
 
 /// Between two looks; more where looks are expensive.
@@ -98,11 +98,14 @@ impl Engine {
         observing.watched = self.watchable();
         let own = observing.own(&self.stats);
         let found = self.ports(own.port).and_then(|ports| Arrivals::watch(ports, own));
-        let remark = match &found {
-            Ok(arrivals) => arrivals.is_makeshift().then(|| "sock_diag is refused".to_owned()),
-            Err(error) => Some(format!("the LB wait lasts as long as it may: {error}")),
-        };
-        self.missing.extend(remark.map(|remark| format!("new connections cannot be seen well: {remark}")));
+        match &found {
+            Ok(arrivals) if arrivals.is_makeshift() => self.missing.push(
+                "new connections cannot be told apart well (sock_diag is refused): the LB wait may be longer"
+                    .to_owned(),
+            ),
+            Ok(_) => {}
+            Err(error) => self.missing.push(format!("the LB wait lasts as long as it may: {error}")),
+        }
         observing.arrivals = found.ok();
         observing.arrivals.is_some().then_some(())
     }
@@ -116,12 +119,9 @@ impl Engine {
         if !sockets.is_empty() {
             return Ok(sockets.ports().collect());
         }
-        let members: Vec<Pid> = self.workers.values().flat_map(|worker| procfs::group(worker.pid)).collect();
+        let mut members = Vec::new();
+        self.workers.values().for_each(|worker| members.extend(procfs::group(worker.pid)));
         let ports = connections::inodes_of(&members).and_then(|inodes| connections::listening_ports(&inodes));
-        ports.or_else(|_| {
-            let mut ports = arrivals::all_listening_ports()?;
-            ports.remove(&own);
-            Ok(ports)
-        })
+        ports.or_else(|_| connections::listening_ports_but(own))
     }
 }
