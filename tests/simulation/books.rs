@@ -179,7 +179,11 @@ impl Books {
 
     fn take_in(&mut self, event: &Event) {
         match event {
-            Event::Start | Event::Unavailable { .. } | Event::LateAnswered | Event::Tick => {}
+            Event::Start
+            | Event::Unavailable { .. }
+            | Event::LateAnswered
+            | Event::Observed(_)
+            | Event::Tick => {}
             Event::Weighed { room } => {
                 if self.rolls.weighing > 0 {
                     self.rolls.weighing -= 1;
