@@ -108,7 +108,13 @@ impl Arrivals {
         Ok(match self.ended {
             Some(_) => new + self.read_ended(own),
             None => {
-                let explained = self.ahead + accepted + explained + u64::from(new);
+                // Lines are missed where the table changes while it is read.
+                if self.ahead + accepted + explained + u64::from(new) < moved {
+                    let (missed, others) = self.list(own)?;
+                    new += missed;
+                    explained += others;
+                }
+                explained += self.ahead + accepted + u64::from(new);
                 self.ahead = explained.saturating_sub(moved);
                 let traceless = moved.saturating_sub(explained);
                 new.saturating_add(u32::try_from(traceless).unwrap_or(u32::MAX))

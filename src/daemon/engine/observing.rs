@@ -117,7 +117,9 @@ impl Engine {
             return Err(io::Error::other("nobody counts those to unix sockets"));
         }
         if !sockets.is_empty() {
-            return Ok(sockets.ports().collect());
+            let mut ports = BTreeSet::new();
+            ports.extend(sockets.ports());
+            return Ok(ports);
         }
         let mut members = Vec::new();
         self.workers.values().for_each(|worker| members.extend(procfs::group(worker.pid)));
