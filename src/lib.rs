@@ -60,6 +60,12 @@
 //! When no worker accepts any more, the loop answers what still waits there (`daemon::late`) and then shuts the sockets for
 //! everybody who has them ([`sys::doors`]).
 //!
+//! # Load balancers
+//!
+//! While they let go, the core asks what is seen of them, look by look, and ends the wait at a look that proves enough
+//! ([`core::lb_wait`]). The daemon looks: at new connections to the workers, which are counted from beside the road
+//! ([`sys::arrivals`]), and at who checks readiness, of which `admin` keeps account all along.
+//!
 //! # Rolls
 //!
 //! A generation is a command, an environment and a version. Those are the daemon's (`daemon::releases`); the core knows a

@@ -259,3 +259,106 @@ fn attach(socket: &OwnedFd, program: &[sock_filter]) -> io::Result<()> {
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value, length) };
     check(result).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const NOBODY: Own<'static> = Own { port: 0, accepted: 0, checks: &[] };
+
+    fn watch(listener: &TcpListener) -> Arrivals {
+        let port = listener.local_addr().unwrap().port();
+        let mut arrivals = Arrivals::watch(BTreeSet::from([port]), NOBODY).unwrap();
+        assert!(!arrivals.is_makeshift());
+        assert_eq!(arrivals.look(NOBODY).unwrap(), 0);
+        arrivals
+    }
+
+    /// The kernel tells of an end from a thread of its own, a moment later.
+    fn count(arrivals: &mut Arrivals) -> u32 {
+        let looks = std::iter::repeat_with(|| {
+            // SAFETY: gives the processor away.
+            unsafe { libc::usleep(10_000) };
+            arrivals.look(NOBODY).unwrap()
+        });
+        looks.take(30).sum()
+    }
+
+    fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn whoever_is_there_counts_once_accepted_or_not() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let _before = pair(&listener);
+            let mut arrivals = watch(&listener);
+            let _accepted = pair(&listener);
+            let _waiting = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            assert_eq!(count(&mut arrivals), 2);
+        }
+    }
+
+    #[test]
+    fn whoever_is_gone_counts_if_it_has_said_something() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut arrivals = watch(&listener);
+        drop(pair(&listener));
+        assert_eq!(count(&mut arrivals), 0, "a probe");
+        let (mut client, server) = pair(&listener);
+        client.write_all(b"GET /").unwrap();
+        drop((client, server));
+        assert_eq!(count(&mut arrivals), 1);
+    }
+
+    #[test]
+    fn whoever_was_there_before_and_goes_does_not_count() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut client, server) = pair(&listener);
+        let mut arrivals = watch(&listener);
+        client.write_all(b"GET /").unwrap();
+        drop((client, server));
+        assert_eq!(count(&mut arrivals), 0);
+    }
+
+    #[test]
+    fn others_ports_and_own_checks_do_not_count() {
+        let (listener, other) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let mut arrivals = watch(&listener);
+        let _other = pair(&other);
+        assert_eq!(count(&mut arrivals), 0);
+        let (client, _server) = pair(&listener);
+        let checks = [client.local_addr().unwrap().port()];
+        assert_eq!(arrivals.look(Own { checks: &checks, ..NOBODY }).unwrap(), 0);
+    }
+
+    #[test]
+    fn more_than_the_kernel_keeps_is_more_than_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut arrivals = watch(&listener);
+        for _ in 0..2_000 {
+            let (mut client, server) = pair(&listener);
+            client.write_all(b"GET /").unwrap();
+            drop((client, server));
+        }
+        assert!(count(&mut arrivals) > 0);
+        assert_eq!(count(&mut arrivals), 0, "and it goes on telling");
+    }
+
+    #[test]
+    fn a_line_of_the_tables_is_known_by_both_ends() {
+        let line = |remote| format!("   0: 0100007F:1F90 {remote} 01 00000000:00000000 00:00000000 00000000");
+        let (one, same) = (line("0200007F:C350"), line("0200007F:C350"));
+        let other = line("0200007F:C351");
+        let key = |line: &str| read_line(line).unwrap().key;
+        assert_eq!((key(&one), read_line(&one).unwrap().local), (key(&same), 8080));
+        assert_ne!(key(&one), key(&other));
+        assert!(passive_opens().is_ok());
+    }
+}
