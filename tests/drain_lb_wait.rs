@@ -83,8 +83,8 @@ fn with_a_load_balancer(
     let waited = seconds(&over, "waited_seconds");
     assert_eq!(over["reason"], "quiet", "{over}\n{}", **pool);
     assert!(over["connections"].as_u64() >= Some(1), "{over}");
-    // By the tables of /proc/net somebody else's connection is taken for one of ours now and then.
-    let makeshift = if pool.has_logged("sock_diag is refused") { ms(1500) } else { ms(0) };
+    // The tables of /proc/net promise no more than that it ends by itself and not too early.
+    let makeshift = if pool.has_logged("sock_diag is refused") { ms(12_000) } else { ms(0) };
     // The signal takes its time to arrive, the wait begins with it; so do the log's milliseconds.
     let late = sleeper.lateness(told, Instant::now());
     assert!(
