@@ -92,6 +92,7 @@ pub mod config;
 pub mod core;
 pub mod daemon;
 mod entry;
+pub mod http;
 pub mod log;
 pub mod sys;
 

@@ -75,10 +75,10 @@ fn no_worker_is_started_before_the_sidecar_is_ready() {
     pool.expect("here");
     let head = sidecar.asked().pop().unwrap();
     assert!(
-        head.starts_with("GET /healthz/ready?a=b HTTP/1.1\n") && head.contains("user-agent: drainit/"),
+        head.starts_with("GET /healthz/ready?a=b HTTP/1.1\n") && head.contains("User-Agent: drainit/"),
         "{head}"
     );
-    assert!(head.contains(&format!("host: localhost:{}", sidecar.port)), "{head}");
+    assert!(head.contains(&format!("Host: localhost:{}", sidecar.port)), "{head}");
     pool.signal(libc::SIGTERM);
     assert_eq!(pool.wait(), Exit::Code(0));
 }
@@ -149,7 +149,7 @@ fn an_init_waits_too_and_keeps_the_code_of_its_worker() {
     let [ready, quit] = asked.as_slice() else { panic!("{asked:?}") };
     assert!(ready.starts_with("GET /ready "), "{ready}");
     assert!(
-        quit.starts_with("POST /quitquitquit HTTP/1.1\n") && quit.contains("content-length: 0"),
+        quit.starts_with("POST /quitquitquit HTTP/1.1\n") && quit.contains("Content-Length: 0"),
         "{quit}"
     );
 }

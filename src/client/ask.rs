@@ -4,11 +4,6 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Limited};
-use hyper::Request;
-use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST};
-use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
@@ -17,6 +12,7 @@ use super::DEADLINE;
 use super::endpoint::address;
 use super::error::ClientError;
 use crate::config::endpoint::Endpoint;
+use crate::http::{self, Question};
 
 /// The status of a thousand workers is a fifth of it.
 const BODY_LIMIT: usize = 1024 * 1024;
@@ -47,8 +43,7 @@ pub fn ask(
     body: Option<String>,
     deadline: Duration,
 ) -> Result<Answer, ClientError> {
-    let request = request(method, target, body)?;
-    let answer = async { timeout(deadline, exchange(endpoint, request)).await };
+    let answer = async { timeout(deadline, exchange(endpoint, method, target, body.as_deref())).await };
     runtime()?.block_on(answer).unwrap_or(Err(ClientError::Late(deadline)))
 }
 
@@ -61,13 +56,12 @@ pub(super) fn ask_watching(
     deadline: Duration,
     mut watch: impl FnMut(&str),
 ) -> Result<Answer, ClientError> {
-    let question = request(method, target, body)?;
     let look = async || {
-        let answer = timeout(LOOK_EVERY * 4, exchange(endpoint, request("GET", "/status", None)?)).await;
+        let answer = timeout(LOOK_EVERY * 4, exchange(endpoint, "GET", "/status", None)).await;
         answer.unwrap_or(Err(ClientError::Late(LOOK_EVERY)))
     };
     let answer = async {
-        let mut question = std::pin::pin!(exchange(endpoint, question));
+        let mut question = std::pin::pin!(exchange(endpoint, method, target, body.as_deref()));
         loop {
             tokio::select! {
                 biased;
@@ -95,7 +89,7 @@ pub(super) fn watch_status(
 ) -> Result<(), ClientError> {
     runtime()?.block_on(async {
         loop {
-            let answer = timeout(DEADLINE, exchange(endpoint, request("GET", "/status", None)?)).await;
+            let answer = timeout(DEADLINE, exchange(endpoint, "GET", "/status", None)).await;
             let Answer { body, .. } = answer.unwrap_or(Err(ClientError::Late(DEADLINE)))?;
             if !watch(&body) {
                 return Ok(());
@@ -113,27 +107,20 @@ fn runtime() -> Result<Runtime, ClientError> {
     Builder::new_current_thread().enable_all().build().map_err(|error| unusable(&error))
 }
 
-fn request(method: &str, target: &str, body: Option<String>) -> Result<Request<String>, ClientError> {
-    let mut request = Request::builder().method(method).uri(target).header(HOST, "drainit");
-    if body.is_some() {
-        request = request.header(CONTENT_TYPE, "application/json");
-    }
-    request.body(body.unwrap_or_default()).map_err(|error| unusable(&error))
-}
-
-async fn exchange(endpoint: &Endpoint, request: Request<String>) -> Result<Answer, ClientError> {
-    let ended = |_| ClientError::Ended;
-    let stream =
+async fn exchange(
+    endpoint: &Endpoint,
+    method: &str,
+    target: &str,
+    body: Option<&str>,
+) -> Result<Answer, ClientError> {
+    let mut stream =
         connect(endpoint).await.map_err(|error| ClientError::Connect(format!("{endpoint}: {error}")))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ended)?;
-    tokio::spawn(connection);
-    let response = sender.send_request(request).await.map_err(ended)?;
-    let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await.map_err(|error| {
-        if error.is::<hyper::Error>() { ClientError::Ended } else { ClientError::Unusable(error.to_string()) }
+    let question = Question { method, target, authority: "drainit", body };
+    let answer = http::ask(&mut stream, question, BODY_LIMIT).await.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => unusable(&error),
+        _ => ClientError::Ended,
     })?;
-    let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-    Ok(Answer { status, body })
+    Ok(Answer { status: answer.status, body: String::from_utf8_lossy(&answer.body).into_owned() })
 }
 
 /// connect(2): to a unix socket that does not block, a full queue is EAGAIN rather than a wait.

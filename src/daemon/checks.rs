@@ -1,16 +1,9 @@
 //! Checks of one worker: that it accepts, that it answers, that a command is content with it.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Empty;
-use hyper::Request;
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, USER_AGENT};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
@@ -21,6 +14,7 @@ use crate::config::Health;
 use crate::config::values::Check;
 use crate::core::event::Hang;
 use crate::core::types::WorkerId;
+use crate::http::{self, Question};
 use crate::sys::sock_diag;
 
 /// Between two looks whether a connection has been accepted: at first, and at most.
@@ -125,23 +119,12 @@ async fn answers(stream: TcpStream, path: &str) -> bool {
 }
 
 /// One question; the status of its answer.
-pub(super) async fn exchange(stream: TcpStream, method: &str, authority: &str, path: &str) -> Option<u16> {
-    let mut request = Request::builder().method(method).uri(path);
-    if method == "POST" {
-        // RFC 9110, 8.6: one that has nothing to say says so.
-        request = request.header(CONTENT_LENGTH, 0);
-    }
-    let request = request
-        .header(HOST, authority)
-        .header(CONNECTION, "close")
-        .header(USER_AGENT, concat!("drainit/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<Bytes>::new());
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.ok()?;
-    let mut exchange = pin!(sender.send_request(request.ok()?));
-    let answer = tokio::select! {
-        answer = exchange.as_mut() => answer,
-        // The answer may have come with the end: most servers close after it.
-        _ = connection => exchange.await,
-    };
-    answer.ok().map(|answer| answer.status().as_u16())
+pub(super) async fn exchange(
+    mut stream: TcpStream,
+    method: &str,
+    authority: &str,
+    path: &str,
+) -> Option<u16> {
+    let question = Question { method, target: path, authority, body: None };
+    http::ask(&mut stream, question, 0).await.ok().map(|answer| answer.status)
 }
