@@ -42,7 +42,7 @@ bench: build ## ratios against tini and dumb-init, Node cluster and PM2
 	@tests/deps bench
 	DRAINIT_UNDER_TEST=$(abspath dist/drainit) cargo bench --locked --bench cost
 
-deps: ## what all of these need, by apt
+deps: ## what all of these need, by apt and, for the chart's tests, pip
 	@tests/deps build test bench
 
 clean:
