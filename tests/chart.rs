@@ -5,16 +5,18 @@
 #[path = "chart/alerts.rs"]
 mod alerts;
 mod common;
+#[path = "chart/script.rs"]
+mod script;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 use common::network::leave_network;
 use common::pool::{pool, text};
 use common::{Subject, cannot_run};
+use script::script;
 use serde_json::Value;
 
 /// What is in DESIGN and not in every build yet. The chart renders them only where somebody says so.
@@ -125,9 +127,9 @@ fn every_option_has_a_value() {
 /// drainit says so at its start where an option is wrong, or two do not go together, or it has to cut one.
 #[test]
 fn drainit_has_nothing_to_say_about_any_environment() {
-    let Some(python) = python() else { return };
+    let Some(mut script) = script(&["environments"]) else { return };
+    let output = script.output().unwrap();
     leave_network();
-    let output = script(&python, &["environments"]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     let cases: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     assert!(cases.len() >= 30, "{}", cases.len());
@@ -192,43 +194,12 @@ fn variables(text: &str) -> BTreeSet<String> {
 
 /// Runs a check of tests/chart/check.py, which looks at no fewer than so many things.
 fn check(command: &str, least: u32) {
-    let Some(python) = python() else { return };
-    let Output { status, stdout, stderr } = script(&python, &[command]).output().unwrap();
+    let Some(mut script) = script(&[command]) else { return };
+    let Output { status, stdout, stderr } = script.output().unwrap();
     let said = text(&stdout);
     assert!(status.success(), "{said}{}", text(&stderr));
     let looked_at = said.lines().last().and_then(|line| line.split(' ').nth(1)?.parse::<u32>().ok());
     assert!(looked_at.is_some_and(|number| number >= least), "{said}");
-}
-
-fn script(python: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(python);
-    command.arg("-B").arg(path("tests/chart/check.py")).args(arguments);
-    command
-}
-
-/// The interpreter of the virtual environment with what the checks need, if that can be had here.
-#[track_caller]
-fn python() -> Option<PathBuf> {
-    static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| {
-        let Output { status, stdout, stderr } = Command::new(path("tests/chart/venv"))
-            .env("CARGO_TARGET_DIR", target())
-            .output()
-            .map_err(|error| error.to_string())?;
-        if status.success() { Ok(text(&stdout).trim().into()) } else { Err(text(&stderr).trim().to_owned()) }
-    });
-    match folder {
-        Ok(folder) => Some(folder.join("bin/python")),
-        Err(why) => {
-            cannot_run(why);
-            None
-        }
-    }
-}
-
-/// target, as the tests/deps know it.
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| path("target"), PathBuf::from)
 }
 
 fn path(below: &str) -> PathBuf {

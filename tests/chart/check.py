@@ -9,15 +9,17 @@
     check.py schema    values.schema.json knows and describes every value, and no others
     check.py promql    alerts and panels are PromQL
     check.py environments   JSON: the environment of each case's container, for drainit to judge
+    check.py pod VALUES     JSON: the pod of these values (JSON, too), to be run
 """
 
 import json
 import re
+import shutil
 import sys
 import tempfile
-import shutil
 from pathlib import Path
 
+import helm_python
 import promql_parser
 import yaml
 
@@ -42,6 +44,10 @@ def check_lint():
     with consumer() as chart:
         found += [f"consumer: {said}" for said in lint(chart)]
     found += [f"drainit-lib: {said}" for said in lint(LIBRARY)]
+    # What `helm install` asks before it renders.
+    for dependency in helm_python.dependency_list(CHART):
+        if dependency["status"] != "unpacked":
+            found.append(f"charts/{dependency['name']} is {dependency['status']}")
     return found, done
 
 
@@ -224,6 +230,9 @@ def print_environments():
 def main(command, *rest):
     if command == "environments":
         print_environments()
+        return 0
+    if command == "pod":
+        print(json.dumps(Chart().render(json.loads(rest[0])).pod))
         return 0
     checks = {
         "lint": check_lint,
