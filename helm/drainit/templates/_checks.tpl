@@ -11,6 +11,10 @@
 {{- fail "image.repository is empty; takes the server's image, since image.tag, image.digest and command are said" -}}
 {{- end -}}
 
+{{- if and (eq $settings.method "baked") (not .image.repository) -}}
+{{- fail "drainit.injection.method is baked, and image.repository is empty: the server for demonstration has no drainit in it; takes the image that has" -}}
+{{- end -}}
+
 {{- range .env -}}
 {{- include "drainit-lib.checkVariable" (dict "settings" $settings "name" .name "said" .name "where" "env") -}}
 {{- end -}}
@@ -18,11 +22,27 @@
 {{- fail "lifecycle.preStop is said: what it takes would come on top of drainit.drain.lbWait; takes drainit.preStop.enabled, which shares its budget, or nothing: drainit waits after SIGTERM" -}}
 {{- end -}}
 
+{{- range list "containers" "initContainers" "volumes" "terminationGracePeriodSeconds" "serviceAccountName" "automountServiceAccountToken" "enableServiceLinks" "securityContext" "topologySpreadConstraints" "nodeSelector" "affinity" "tolerations" "priorityClassName" "imagePullSecrets" -}}
+{{- if hasKey $.root.Values.podSpec . -}}
+{{- fail (printf "podSpec.%s is said, and the chart says it too; takes %s" . (get (dict
+      "containers" "extraContainers" "initContainers" "extraInitContainers" "terminationGracePeriodSeconds" "drainit.drain.terminationGracePeriodSeconds"
+      "serviceAccountName" "serviceAccount.name" "automountServiceAccountToken" "serviceAccount.automount" "securityContext" "podSecurityContext"
+      "topologySpreadConstraints" "topologySpread.constraints" "enableServiceLinks" "no other") . | default .)) -}}
+{{- end -}}
+{{- end -}}
+
 {{- if and (eq .strategy.type "RollingUpdate") (has (toString .strategy.rollingUpdate.maxSurge) (list "0" "0%")) (has (toString .strategy.rollingUpdate.maxUnavailable) (list "0" "0%")) -}}
 {{- fail "strategy.rollingUpdate.maxSurge is 0 and maxUnavailable too: nobody may come and nobody may go; takes 1 or more of one of them" -}}
 {{- end -}}
 {{- if ge (int .minReadySeconds) (int .progressDeadlineSeconds) -}}
 {{- fail (printf "minReadySeconds is %d, and progressDeadlineSeconds %d: every rollout would fail; takes a progressDeadlineSeconds of more than %d" (int .minReadySeconds) (int .progressDeadlineSeconds) (int .minReadySeconds)) -}}
+{{- end -}}
+
+{{- with .drainit.probes.startup -}}
+{{- $starting := add (mul (.periodSeconds | int64) (.failureThreshold | int64)) (.initialDelaySeconds | default 0 | int64) ($.root.Values.minReadySeconds | int64) -}}
+{{- if and .enabled (ge $starting ($.root.Values.progressDeadlineSeconds | int64)) -}}
+{{- fail (printf "progressDeadlineSeconds is %d, and a pod may take %ds to start and be ready (drainit.probes.startup, minReadySeconds); takes more than %d" (int $.root.Values.progressDeadlineSeconds) $starting $starting) -}}
+{{- end -}}
 {{- end -}}
 
 {{- $replicas := include "drainit.replicas" $.root | int -}}
