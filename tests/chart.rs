@@ -49,6 +49,12 @@ fn helm_lint_strict_finds_nothing() {
     check("lint", 30);
 }
 
+/// No `helm dependency update`, no network.
+#[test]
+fn a_clone_installs() {
+    check("install", 2);
+}
+
 #[test]
 fn right_values_render_what_every_kubernetes_takes() {
     check("right", 120);
@@ -79,7 +85,6 @@ fn alerts_and_panels_are_promql() {
     check("promql", 30);
 }
 
-/// What a user has just cloned installs: no `helm dependency update`, no network.
 #[test]
 fn the_library_in_the_chart_is_the_library() {
     let (library, copy) = (path("helm/drainit-lib"), path("helm/drainit/charts/drainit-lib"));

@@ -2,6 +2,7 @@
 """Checks of the charts, one a command; what is wrong, a line each, and the number of things looked at.
 
     check.py lint      helm lint --strict, with the values of every case
+    check.py install   helm install --dry-run, of a clone and of a package
     check.py right     cases.yaml: rendered for each version of Kubernetes, valid there, and as expected
     check.py wrong     wrong.yaml: refused, and in those words
     check.py budget    the arithmetic of the grace period, over a grid
@@ -44,10 +45,22 @@ def check_lint():
     with consumer() as chart:
         found += [f"consumer: {said}" for said in lint(chart)]
     found += [f"drainit-lib: {said}" for said in lint(LIBRARY)]
-    # What `helm install` asks before it renders.
+    return found, done
+
+
+def check_install():
+    """`helm install --dry-run=client` of what a clone has, and of what `helm package` makes of it."""
+    found, done = [], 0
     for dependency in helm_python.dependency_list(CHART):
         if dependency["status"] != "unpacked":
             found.append(f"charts/{dependency['name']} is {dependency['status']}")
+    with tempfile.TemporaryDirectory() as folder, helm_python.Config(namespace="shop", storage_driver="memory") as cluster:
+        for chart in [str(CHART), helm_python.package(CHART, destination=folder)]:
+            done += 1
+            release = cluster.install(chart, "web", {}, dry_run="client")
+            kinds = [manifest["kind"] for manifest in yaml.safe_load_all(release["manifest"]) if manifest]
+            if "Deployment" not in kinds or "helm test" not in release["notes"]:
+                found.append(f"{chart}: {release}")
     return found, done
 
 
@@ -236,6 +249,7 @@ def main(command, *rest):
         return 0
     checks = {
         "lint": check_lint,
+        "install": check_install,
         "right": check_right,
         "wrong": check_wrong,
         "budget": check_budget,

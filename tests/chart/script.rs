@@ -14,6 +14,8 @@ pub(crate) fn script(arguments: &[&str]) -> Option<Command> {
         Ok(folder) => {
             let mut command = Command::new(folder.join("bin/python"));
             command.arg("-B").arg(here().join("check.py")).args(arguments);
+            // Nobody's cluster.
+            command.env("KUBECONFIG", "/dev/null");
             Some(command)
         }
         Err(why) => {
