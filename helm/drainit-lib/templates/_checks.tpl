@@ -141,12 +141,12 @@
 {{- fail (printf "%s.control is off, and %s.probes.method exec asks it; takes probes.method http, or another control" $at $at) -}}
 {{- end -}}
 {{- $startup := $probes.startup | default dict -}}
-{{- $timeout := get $text "readiness.timeout" | default (empty .listen | ternary "off" "30s") -}}
-{{- if and (ne (toString $startup.enabled) "false") (ne $timeout "off") -}}
-{{- $given := mul ($startup.periodSeconds | default 1 | int64) ($startup.failureThreshold | default 60 | int64) -}}
-{{- $needed := div (add (include "drainit-lib.milliseconds" (dict "value" $timeout "name" (printf "%s.readiness.timeout" $at)) | int64) 999) 1000 -}}
+{{- $needed := include "drainit-lib.startupSeconds" (dict "settings" . "tries" 1) | int64 -}}
+{{- if and (ne (toString $startup.enabled) "false") $startup.failureThreshold -}}
+{{- $period := $startup.periodSeconds | default 1 | int64 -}}
+{{- $given := mul $period (int64 $startup.failureThreshold) -}}
 {{- if lt $given $needed -}}
-{{- fail (printf "%s.probes.startup gives the pod %ds (periodSeconds times failureThreshold), and a worker has %s (readiness.timeout) to be ready: the kubelet would end the pod before drainit tries another; takes failureThreshold from %d on" $at $given $timeout (div (add $needed (sub ($startup.periodSeconds | default 1 | int64) 1)) ($startup.periodSeconds | default 1 | int64))) -}}
+{{- fail (printf "%s.probes.startup gives the pod %ds (periodSeconds times failureThreshold), and drainit may take %ds until it gives a worker up (readiness.timeout, waitForTimeout): the kubelet would end the pod before another is tried; takes failureThreshold from %d on, or null" $at $given $needed (div (add $needed (sub $period 1)) $period)) -}}
 {{- end -}}
 {{- end -}}
 

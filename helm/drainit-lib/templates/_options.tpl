@@ -27,6 +27,7 @@ written.
 - {value: readiness.minReadyTime, env: DRAINIT_MIN_READY_TIME, as: duration}
 - {value: readiness.watchdog, env: DRAINIT_WATCHDOG, as: timeout}
 - {value: readiness.waitFor, env: DRAINIT_WAIT_FOR, as: list}
+- {value: readiness.waitForTimeout, env: DRAINIT_WAIT_FOR_TIMEOUT, as: duration}
 - {value: health.check, env: DRAINIT_CHECK, as: text}
 - {value: health.every, env: DRAINIT_CHECK_EVERY, as: duration}
 - {value: health.timeout, env: DRAINIT_CHECK_TIMEOUT, as: duration}

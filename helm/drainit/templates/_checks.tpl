@@ -39,7 +39,7 @@
 {{- end -}}
 
 {{- with .drainit.probes.startup -}}
-{{- $starting := add (mul (.periodSeconds | int64) (.failureThreshold | int64)) (.initialDelaySeconds | default 0 | int64) ($.root.Values.minReadySeconds | int64) -}}
+{{- $starting := add (mul (.periodSeconds | int64) (include "drainit-lib.startupThreshold" $settings | int64)) (.initialDelaySeconds | default 0 | int64) ($.root.Values.minReadySeconds | int64) -}}
 {{- if and .enabled (ge $starting ($.root.Values.progressDeadlineSeconds | int64)) -}}
 {{- fail (printf "progressDeadlineSeconds is %d, and a pod may take %ds to start and be ready (drainit.probes.startup, minReadySeconds); takes more than %d" (int $.root.Values.progressDeadlineSeconds) $starting $starting) -}}
 {{- end -}}
