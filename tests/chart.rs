@@ -19,10 +19,6 @@ use common::{Subject, cannot_run};
 use script::script;
 use serde_json::Value;
 
-/// Agreed on, and not in every build yet. The chart renders them only where somebody says so.
-const TO_COME: [&str; 4] =
-    ["DRAINIT_LB_QUIET", "DRAINIT_LB_CHECKS", "DRAINIT_LATE_RESPONSE", "DRAINIT_LATE_LINGER"];
-
 /// They have values by other names, which are one calculation or follow from others.
 const CALCULATED: [&str; 7] = [
     "DRAINIT_GRACE",
@@ -117,8 +113,7 @@ fn every_option_has_a_value() {
     let without: Vec<_> =
         options.difference(&known).filter(|name| !ELSEWHERE.contains(&name.as_str())).collect();
     assert!(without.is_empty(), "options that helm/drainit-lib has no value for: {without:?}");
-    let unknown: Vec<_> =
-        known.difference(&options).filter(|name| !TO_COME.contains(&name.as_str())).collect();
+    let unknown: Vec<_> = known.difference(&options).collect();
     assert!(unknown.is_empty(), "values of helm/drainit-lib for options that there are not: {unknown:?}");
 }
 
@@ -178,12 +173,9 @@ fn every_metric_exists() {
     assert!(seen > 40, "{seen}");
 }
 
-/// Whether a line on stderr is about what this environment cannot have here: options to come, paths of the case's pod.
+/// Whether a line on stderr is about what this environment cannot have here: sidecars, paths of the case's pod.
 fn is_to_be_expected(line: &str) -> bool {
-    TO_COME.iter().any(|name| line.contains(&format!("{name} in the environment is no option")))
-        || line.contains("worker ended unasked")
-        || line.contains("not told of the end")
-        || line.contains("--watch")
+    line.contains("worker ended unasked") || line.contains("not told of the end") || line.contains("--watch")
 }
 
 fn variables(text: &str) -> BTreeSet<String> {

@@ -40,6 +40,9 @@ written.
 - {value: drain.stopMessageWait, env: DRAINIT_STOP_MESSAGE_WAIT, as: duration}
 - {value: drain.lateResponse, env: DRAINIT_LATE_RESPONSE, as: text}
 - {value: drain.lateLinger, env: DRAINIT_LATE_LINGER, as: duration}
+- {value: drain.lateBody, env: DRAINIT_LATE_BODY, as: text}
+- {value: drain.lateRetryAfter, env: DRAINIT_LATE_RETRY_AFTER, as: timeout}
+- {value: drain.lateTimeout, env: DRAINIT_LATE_TIMEOUT, as: duration}
 - {value: drain.endIdleAfter, env: DRAINIT_END_IDLE_AFTER, as: timeout}
 - {value: drain.onExitPost, env: DRAINIT_ON_EXIT_POST, as: list}
 - {value: drain.orphanGrace, env: DRAINIT_ORPHAN_GRACE, as: duration}
