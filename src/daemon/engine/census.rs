@@ -20,6 +20,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// No more than such a part of our own time goes into looking, however many there are and however often somebody asks.
 const SHARE: u32 = 10;
 
+/// The same in a drain: other people's processes have work to do.
+const DRAIN_SHARE: u32 = 64;
+
 /// So many workers are named when their time is up.
 const NAMED: usize = 16;
 
@@ -27,6 +30,7 @@ const NAMED: usize = 16;
 pub(super) struct Census {
     /// By inode.
     known: BTreeMap<u64, Known>,
+    round: u64,
     held: BTreeMap<WorkerId, Held>,
     took: Duration,
     looked: Option<Time>,
@@ -42,6 +46,8 @@ struct Known {
     /// `None`: nobody's who could be looked at.
     owner: Option<WorkerId>,
     since: Time,
+    /// The look that saw it last.
+    round: u64,
 }
 
 /// What one worker holds.
@@ -70,11 +76,11 @@ impl Census {
 
     /// Whose each of them is; those that nobody knows yet are looked for among all descriptors.
     fn find_owners(&mut self, now: Time, seen: &[(u64, Option<IpAddr>)], workers: &[(WorkerId, Pid)]) {
-        let before = std::mem::take(&mut self.known);
+        self.round += 1;
         let mut unknown = Vec::new();
         for (inode, _) in seen {
-            match before.get(inode) {
-                Some(known) => drop(self.known.insert(*inode, *known)),
+            match self.known.get_mut(inode) {
+                Some(known) => known.round = self.round,
                 None => unknown.push(*inode),
             }
         }
@@ -88,14 +94,15 @@ impl Census {
         }
         for inode in unknown {
             let owner = sole.or_else(|| owners.get(&inode).copied());
-            self.known.insert(inode, Known { owner, since: now });
+            self.known.insert(inode, Known { owner, since: now, round: self.round });
         }
+        self.known.retain(|_, known| known.round == self.round);
     }
 
     fn count(&mut self, seen: &[(u64, Option<IpAddr>)]) {
         self.held.clear();
         for (inode, peer) in seen {
-            let Some(Known { owner: Some(owner), since }) = self.known.get(inode) else { continue };
+            let Some(Known { owner: Some(owner), since, .. }) = self.known.get(inode) else { continue };
             let held = self.held.entry(*owner).or_default();
             held.connections += 1;
             held.peers.extend(*peer);
@@ -168,6 +175,7 @@ impl Engine {
             return;
         }
         self.take_census();
+        self.census.due = Some(now + EVERY.max(self.census.took * DRAIN_SHARE));
         if let (false, Some(connections)) = (first, self.census.total()) {
             let workers = self.workers.len();
             tracing::info!(phase = phase.name(), workers, connections, "letting go");
