@@ -14,7 +14,7 @@ unexport CARGO_ENCODED_RUSTFLAGS
 export CARGO_BUILD_TARGET = $(HOST)
 export CARGO_TARGET_DIR = $(abspath $(TARGET_DIR))
 
-.PHONY: help build demo test bench image deps clean dist/drainit
+.PHONY: help build demo test bench image deps clean kubernetes-images kubernetes-test kind-test dist/drainit
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -37,6 +37,16 @@ demo: build ## a pool under load: a worker killed, the pool resized, a drain; ev
 test: ## everything: format, lints, docs, unit, simulation, integration and container tests
 	@tests/deps test
 	tests/run
+
+kubernetes-test: ## rollouts under load on the cluster that KUBECONFIG names; its nodes have the images
+	tests/kubernetes/run
+
+kubernetes-images: build ## the images for it, as archives in target/kubernetes
+	@tests/deps test
+	tests/kubernetes/images
+
+kind-test: build ## the same on a cluster that kind makes, and that is deleted then
+	tests/kubernetes/kind
 
 bench: build ## ratios against tini and dumb-init, Node cluster and PM2
 	@tests/deps bench
