@@ -14,25 +14,37 @@ unexport CARGO_ENCODED_RUSTFLAGS
 export CARGO_BUILD_TARGET = $(HOST)
 export CARGO_TARGET_DIR = $(abspath $(TARGET_DIR))
 
-.PHONY: help build demo test bench image deps clean kubernetes-images kubernetes-test kind-test dist/drainit
+.PHONY: help build demo test bench image dist reproducible deps clean kubernetes-images kubernetes-test kind-test dist/drainit
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 build: dist/drainit ## the static, stripped binary, in dist/drainit
 
-dist/drainit: | dist
+dist/drainit:
 	@tests/deps build
+	@mkdir -p dist
 	cargo build --release --locked --bin drainit
 	install -m 755 $(RELEASE)/drainit $@
 	@! readelf -lW $@ | grep -q INTERP || { echo '$@ is not static' >&2; rm -f $@; exit 1; }
 
-dist:
-	mkdir -p dist
-
 demo: build ## a pool under load: a worker killed, the pool resized, a drain; every request counted
 	cargo build --release --locked --quiet --example demo --example server
 	$(RELEASE)/examples/demo dist/drainit
+
+# The folder in which cargo keeps the sources of dependencies is in what a panic would say.
+CARGO_FOLDER = $(or $(CARGO_HOME),$(HOME)/.cargo)
+REMAP = --config 'target."$(HOST)".rustflags=["--remap-path-prefix=$(CARGO_FOLDER)=/cargo"]'
+
+dist: ## a release for this architecture in dist/release: binary, image, SBOM, checksums
+	@tests/deps build
+	cargo build --release --locked --bin drainit $(REMAP)
+	@mkdir -p dist
+	install -m 755 $(RELEASE)/drainit dist/drainit
+	deploy/release/pack dist/release
+
+reproducible: ## that a release comes out the same twice
+	deploy/release/twice
 
 test: ## everything: format, lints, docs, unit, simulation, integration and container tests
 	@tests/deps test
