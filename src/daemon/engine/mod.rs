@@ -292,7 +292,6 @@ impl Engine {
             self.published = self.core.revision();
             let vitals = self.core.vitals();
             if self.vitals.as_ref() != Some(&vitals) {
-                self.vitals = Some(vitals);
                 self.publish();
             }
         }
@@ -300,6 +299,7 @@ impl Engine {
 
     fn publish(&mut self) {
         self.published = self.core.revision();
+        self.vitals = Some(self.core.vitals());
         self.stats.log_lines_dropped.store(stderr::dropped(), Ordering::Relaxed);
         let mut snapshot = self.core.snapshot(self.clock.now());
         for worker in &mut snapshot.workers {
