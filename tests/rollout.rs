@@ -19,10 +19,11 @@ use std::time::Duration;
 
 use common::{Exit, cannot_run};
 use rollout::clients::{Clients, failed, new_connections, shapes, summary};
-use rollout::deployment::Deployment;
-use rollout::kubelet::{Probe, Record, Spec};
+use rollout::deployment::{Deployment, reached};
+use rollout::kubelet::{Record, Spec};
 use rollout::net::become_a_node;
 use rollout::service::{Endpoints, Proxy};
+use rollout::verdict::{drained, rollouts, spread};
 use steady::{Shape, Tally};
 
 const REPLICAS: usize = 3;
@@ -31,9 +32,6 @@ const REPLICAS: usize = 3;
 /// takes what it needs, and no fixed sleep.
 const CLOSED: Duration = Duration::from_secs(5);
 
-/// A probe that was on its way when the container ended is not answered.
-const RACE: Duration = Duration::from_millis(250);
-
 fn spec(server: &str) -> Spec {
     let server = format!("{}/tests/matrix/servers/{server}", env!("CARGO_MANIFEST_DIR"));
     Spec {
@@ -41,33 +39,28 @@ fn spec(server: &str) -> Spec {
         drainit: true,
         pre_stop: None,
         grace: Duration::from_secs(30),
+        forced: false,
         options: Vec::new(),
     }
-}
-
-fn rollouts(usually: u32) -> u32 {
-    std::env::var("ROLLOUTS").ok().and_then(|number| number.parse().ok()).unwrap_or(usually)
 }
 
 /// `None` where this host cannot play a node, which has been said.
 #[track_caller]
 fn roll_out(spec: Spec, shapes: &[Shape], rollouts: u32) -> Option<(Vec<Tally>, Vec<Record>)> {
-    for need in ["/usr/bin/node", "/usr/sbin/iptables-restore"] {
-        if !std::path::Path::new(need).exists() {
-            cannot_run(&format!("no {need}"));
-            return None;
-        }
-    }
-    if let Err(why) = become_a_node() {
+    if let Err(why) = become_a_node(&[]) {
         cannot_run(&why);
         return None;
     }
     let endpoints = Endpoints::default();
     let _proxy = Proxy::start(endpoints.clone());
     let mut deployment = Deployment::create(spec, REPLICAS, endpoints.clone());
-    let clients = Clients::start(shapes);
+    for address in deployment.addresses() {
+        reached(address, |address| endpoints.is_named(address));
+    }
+    let clients = Clients::start(Proxy::address(), shapes);
     for _ in 0..rollouts {
-        deployment.roll_out();
+        // A Deployment knows nothing of kube-proxy.
+        deployment.roll_out(|_| true);
     }
     let records = deployment.records();
     clients.go_on();
@@ -75,20 +68,16 @@ fn roll_out(spec: Spec, shapes: &[Shape], rollouts: u32) -> Option<(Vec<Tally>, 
     deployment.delete();
 
     assert_eq!(records.len(), REPLICAS * rollouts as usize);
-    let seconds = |mut list: Vec<f64>| {
-        list.sort_by(f64::total_cmp);
-        format!("{:.2}..{:.2} s, median {:.2} s", list[0], list[list.len() - 1], list[list.len() / 2])
-    };
     let removals = records.iter().map(|record| {
         let removed = endpoints.removed(record.address).expect("its removal");
-        (removed - record.deleted).as_secs_f64()
+        removed - record.deleted
     });
-    let ends = records.iter().map(|record| record.ended.as_secs_f64());
+    let ends = records.iter().map(|record| record.ended);
     eprintln!(
         "{rollouts} rollouts of {REPLICAS} replicas: {}; from deletion to removal {}, to the end {}",
         summary(&tallies),
-        seconds(removals.collect()),
-        seconds(ends.collect()),
+        spread(removals),
+        spread(ends),
     );
     Some((tallies, records))
 }
@@ -104,28 +93,6 @@ fn loses_nothing(spec: Spec, shapes: &[Shape], usually: u32) {
     let mut ends: Vec<_> = records.iter().map(|record| record.ended).collect();
     ends.sort_unstable();
     assert!(ends[(ends.len() - 1) * 9 / 10] < CLOSED, "{ends:?}");
-}
-
-/// As a pod should end: unready at once, nothing killed, its code 0, and its reason said.
-#[track_caller]
-fn drained(record: &Record, hook: bool) {
-    assert_eq!(record.exit, Exit::Code(0), "{record:#?}");
-    assert!(!record.killed, "{record:#?}");
-    // A hook is a process that has to start first.
-    let unready = &record.probes[usize::from(hook)..];
-    assert!(unready.first().is_some_and(|first| first.2 == 503), "{record:#?}");
-    // The last one may meet the end, as it does in a cluster.
-    let raced = |(at, _, status): &(Duration, Probe, u16)| *status == 0 && record.ended - *at < RACE;
-    let answered = unready.iter().all(|probe| probe.2 == 503 || raced(probe));
-    assert!(answered, "{record:#?}");
-    let exit = record.logged("exit").unwrap_or_else(|| panic!("no last word: {record:#?}"));
-    assert_eq!(exit["code"], 0, "{record:#?}");
-    assert!(exit["reason"].as_str().is_some_and(|why| why.starts_with("drained in ")), "{record:#?}");
-    if let Some((took, code)) = record.hook {
-        assert_eq!(code, 0, "{record:#?}");
-        assert!(record.terminated >= took, "{record:#?}");
-    }
-    assert_eq!(record.hook.is_some(), hook, "{record:#?}");
 }
 
 /// It dies of SIGTERM with requests in flight, if nobody sees to it that there are none.

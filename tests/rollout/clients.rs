@@ -1,11 +1,10 @@
 //! Clients of a Service, each in a network of its own: with one address, ports that lead to a dead pod would be used
 //! again, since connection tracking remembers where a connection that was never answered was sent.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::net::Network;
-use super::service::Proxy;
 use crate::common::until_at_last;
 use crate::steady::{Failure, Shape, Steady, Tally};
 
@@ -21,13 +20,12 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// On the node that this thread is on.
-    pub fn start(shapes: &[Shape]) -> Self {
+    /// On the node that this thread is on. Each of them is all of these shapes.
+    pub fn start(address: SocketAddr, shapes: &[Shape]) -> Self {
         let networks: Vec<_> =
             (1..=CLIENTS).map(|number| Network::new(Ipv4Addr::new(10, 1, 0, number))).collect();
         let begin = |network: &Network| {
-            network
-                .run(|| shapes.iter().map(|shape| Steady::start(Proxy::address(), "/slow", *shape)).collect())
+            network.run(|| shapes.iter().map(|shape| Steady::start(address, "/slow", *shape)).collect())
         };
         let loads = networks.iter().flat_map(|network| -> Vec<Steady> { begin(network) }).collect();
         let clients = Self { loads, networks };

@@ -18,7 +18,7 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// All of its replicas are ready, and can be reached.
+    /// All of its replicas are ready.
     pub fn create(spec: Spec, replicas: usize, endpoints: Endpoints) -> Self {
         let mut deployment = Self { spec, endpoints, replicas: Vec::new(), leaving: Vec::new(), created: 0 };
         for _ in 0..replicas {
@@ -27,18 +27,22 @@ impl Deployment {
         }
         for pod in &deployment.replicas {
             ready(pod);
-            let named = || deployment.endpoints.is_named(pod.address).then_some(());
-            until_at_last(PATIENCE, format_args!("{} is an endpoint", pod.address), named);
         }
         deployment
     }
 
+    pub fn addresses(&self) -> Vec<Ipv4Addr> {
+        self.replicas.iter().map(|pod| pod.address).collect()
+    }
+
     /// The defaults, 25% and 25%: `maxSurge` is rounded up and `maxUnavailable` down, so that it is 1 and 0 of three
-    /// replicas. Who terminates is not counted, nor waited for.
-    pub fn roll_out(&mut self) {
+    /// replicas. Who terminates is not counted, nor waited for. A new one counts when it is ready, and for as long as
+    /// `is_reached` may take.
+    pub fn roll_out(&mut self, is_reached: impl Fn(Ipv4Addr) -> bool) {
         for _ in 0..self.replicas.len() {
             let new = self.next();
             ready(&new);
+            reached(new.address, &is_reached);
             let old = self.replicas.remove(0);
             old.delete();
             self.replicas.push(new);
@@ -59,12 +63,22 @@ impl Deployment {
         self.records()
     }
 
-    /// No address is used twice, as a host-local address manager goes through all before.
     fn next(&mut self) -> Pod {
         self.created += 1;
-        let [third, fourth] = self.created.to_be_bytes();
-        Pod::create(&self.spec, Ipv4Addr::new(10, 244, third, fourth), &self.endpoints)
+        Pod::create(&self.spec, address(self.created), &self.endpoints)
     }
+}
+
+/// Of the pod that is created as the first, the second...; none is used twice, as a host-local address manager goes
+/// through all before.
+pub fn address(number: u16) -> Ipv4Addr {
+    let [third, fourth] = number.to_be_bytes();
+    Ipv4Addr::new(10, 244, third, fourth)
+}
+
+/// Waits until whoever sends requests to pods sends them to this one.
+pub fn reached(address: Ipv4Addr, is_reached: impl Fn(Ipv4Addr) -> bool) {
+    until_at_last(PATIENCE, format_args!("{address} is reached"), || is_reached(address).then_some(()));
 }
 
 fn ready(pod: &Pod) {

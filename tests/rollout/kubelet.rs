@@ -25,6 +25,8 @@ pub struct Spec {
     pub pre_stop: Option<&'static str>,
     /// `terminationGracePeriodSeconds`
     pub grace: Duration,
+    /// Deleted with no grace: SIGKILL in place of SIGTERM.
+    pub forced: bool,
     pub options: Vec<String>,
 }
 
@@ -219,8 +221,8 @@ impl Life {
         let left = self.spec.grace.saturating_sub(spent).max(MINIMUM_GRACE);
         thread::sleep(CALL_OF_THE_RUNTIME);
         let terminated = deleted.elapsed();
-        init.signal(libc::SIGTERM);
-        let mut killed = false;
+        let mut killed = self.spec.forced;
+        init.signal(if killed { libc::SIGKILL } else { libc::SIGTERM });
         while !attend(&mut container) {
             if !killed && deleted.elapsed() - terminated > left {
                 killed = true;

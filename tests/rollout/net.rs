@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -12,8 +13,13 @@ use crate::common::network::{enter_network, enter_new_network};
 /// What every pod's default route leads to.
 const GATEWAY: &str = "169.254.1.1";
 
-/// Moves this thread to a node of its own, which forwards. Why not, where that is refused.
-pub fn become_a_node() -> Result<(), String> {
+/// Moves this thread to a node of its own, which forwards and on which Node and these programs can be run. Why not, where
+/// they are missing or it is refused.
+pub fn become_a_node(programs: &[&str]) -> Result<(), String> {
+    let mut needs = ["/usr/bin/node", "/usr/sbin/iptables-restore"].iter().chain(programs);
+    if let Some(missing) = needs.find(|program| !Path::new(program).exists()) {
+        return Err(format!("no {missing}"));
+    }
     enter_new_network().map_err(|error| format!("no network of its own: {error}"))?;
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(|error| format!("no forwarding: {error}"))?;
     feed("iptables-restore", &["--noflush"], "*nat\nCOMMIT\n")?;
