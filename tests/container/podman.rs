@@ -88,6 +88,8 @@ impl Podman {
 fn run<S: AsRef<OsStr>>(settings: Option<&Path>, arguments: impl IntoIterator<Item = S>) -> Ended {
     // podman has been seen to hang; a test must not.
     let mut command = Command::new("timeout");
+    // conmon leaves a file named oom where it was started, when a container is killed for its memory.
+    command.current_dir(std::env::temp_dir());
     command.args(["--kill-after=5", "120", "podman"]).args(arguments).stdin(Stdio::null());
     if let Some(settings) = settings {
         command.env("CONTAINERS_CONF", settings);
