@@ -45,7 +45,7 @@ pub struct Arrivals {
     ended: Option<OwnedFd>,
     /// Of `Own::accepted` at the last look.
     accepted: u64,
-    /// So many have been explained that the kernel had not counted yet: it went on counting meanwhile.
+    /// So many were explained at the last look that the kernel had not counted yet: it went on counting meanwhile.
     ahead: u64,
 }
 
@@ -114,9 +114,10 @@ impl Arrivals {
                     new += missed;
                     explained += others;
                 }
-                explained += self.ahead + accepted + u64::from(new);
-                self.ahead = explained.saturating_sub(moved);
-                let traceless = moved.saturating_sub(explained);
+                explained += accepted + u64::from(new);
+                let traceless = moved.saturating_sub(self.ahead + explained);
+                // What explains nothing by the next look never will: it was counted before, and its line was missed then.
+                self.ahead = (self.ahead + explained).saturating_sub(moved).min(explained);
                 new.saturating_add(u32::try_from(traceless).unwrap_or(u32::MAX))
             }
         })

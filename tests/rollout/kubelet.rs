@@ -72,6 +72,20 @@ impl Record {
     pub fn logged(&self, message: &str) -> Option<&Value> {
         self.log.iter().find(|line| line["message"] == message)
     }
+
+    /// When it said its last word, after the deletion: the harness may see the end much later.
+    pub fn exited(&self) -> Option<Duration> {
+        let [told, exit] = ["drain planned", "exit"].map(|message| time_of_day(self.logged(message)?));
+        Some(self.terminated + exit?.checked_sub(told?)?)
+    }
+}
+
+/// `2026-01-31T23:59:59.123456Z`
+fn time_of_day(line: &Value) -> Option<Duration> {
+    let time = line["timestamp"].as_str()?.split('T').nth(1)?.trim_end_matches('Z');
+    let mut parts = time.split(':').filter_map(|part| part.parse::<f64>().ok());
+    let (hours, minutes, seconds) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(Duration::from_secs_f64((hours * 60.0 + minutes) * 60.0 + seconds))
 }
 
 pub struct Pod {

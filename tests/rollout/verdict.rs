@@ -22,7 +22,8 @@ pub fn drained(record: &Record, hook: bool) {
     let unready = &record.probes[usize::from(hook)..];
     assert!(unready.first().is_some_and(|first| first.2 == 503), "{record:#?}");
     // The last one may meet the end, as it does in a cluster.
-    let raced = |(at, _, status): &(Duration, Probe, u16)| *status == 0 && record.ended - *at < RACE;
+    let ended = record.exited().map_or(record.ended, |exited| exited.min(record.ended));
+    let raced = |(at, _, status): &(Duration, Probe, u16)| *status == 0 && ended < *at + RACE;
     let answered = unready.iter().all(|probe| probe.2 == 503 || raced(probe));
     assert!(answered, "{record:#?}");
     let exit = record.logged("exit").unwrap_or_else(|| panic!("no last word: {record:#?}"));
