@@ -261,6 +261,71 @@ fn a_worker_that_is_kept_from_accepting_goes_on_again_and_again() {
     nobody_is_left_frozen(&pool);
 }
 
+/// By epoll: as the kernel tells of each set, in /proc/PID/fdinfo.
+fn polls_sockets(process: Process) -> usize {
+    let descriptors = process.descriptors();
+    let is_listener = |number: i32| {
+        let tables = process.text("net/tcp") + &process.text("net/tcp6");
+        let links = descriptors.iter().filter(|(known, _)| *known == number);
+        let inodes = links.filter_map(|(_, link)| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']'));
+        inodes.into_iter().any(|inode| {
+            tables.lines().any(|line| {
+                let fields: Vec<_> = line.split_whitespace().collect();
+                fields.get(3) == Some(&"0A") && fields.get(9) == Some(&inode)
+            })
+        })
+    };
+    let sets = descriptors.iter().filter(|(_, link)| link.as_os_str() == "anon_inode:[eventpoll]");
+    let polled = sets.flat_map(|(set, _)| {
+        let text = process.text(&format!("fdinfo/{set}"));
+        let entries = text.lines().filter_map(|line| line.strip_prefix("tfd:"));
+        entries.filter_map(|rest| rest.split_whitespace().next()?.parse().ok()).collect::<Vec<i32>>()
+    });
+    polled.filter(|number| is_listener(*number)).count()
+}
+
+#[test]
+fn a_worker_that_waits_by_epoll_need_not_be_held_to_learn_of_nobody() {
+    if copying_is_refused() {
+        return cannot_run("pidfd_getfd(2) is refused");
+    }
+    leave_network();
+    let pool = pool().options(["--workers", "2", "--drain-timeout", "30s"]);
+    let port = pool.port().number.to_string();
+    let pool = pool.command(["node".into(), server("plain.js"), port.into()]).start();
+    pool.wait_ready(2);
+    let mut clients = Vec::new();
+    let [other, victim] = [0, 1].map(|slot| pool.member(slot).process);
+    let none = sockets(victim);
+    while sockets(victim) == none {
+        clients.push(send(pool.address(), "/for-ever"));
+        let accepted = 2 * none + clients.len();
+        until("it is accepted", || (sockets(other) + sockets(victim) == accepted).then_some(()));
+    }
+    assert_eq!(polls_sockets(victim), 1);
+    scale(&pool, "1");
+    until("it is deaf", || (polls_sockets(victim) == 0).then_some(()));
+    assert_eq!(polls_sockets(other), 1, "the other one is not");
+    for _ in 0..20 {
+        assert!(answer(&mut send(pool.address(), "/")).is_ok());
+    }
+    assert!(victim.is_alive());
+    assert!(metric(&pool, "drainit_worker_freezes_total") < 1.0, "{}", *pool);
+    drop(clients);
+    pool.logged("worker ended while it served nobody");
+    nobody_is_left_frozen(&pool);
+}
+
+/// By a seccomp profile: of itself a process may have what it likes.
+fn copying_is_refused() -> bool {
+    // SAFETY: numbers only; the two descriptors are the test's until it ends.
+    #[allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
+    let own = unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) };
+    #[allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
+    let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, own, 0, 0) };
+    copy < 0
+}
+
 #[test]
 fn a_server_that_catches_the_signal_is_signalled_and_never_stands_still() {
     leave_network();

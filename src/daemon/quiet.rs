@@ -85,6 +85,11 @@ impl Watch {
         Self { began: now, patience: least, least: Some(least), known: BTreeMap::new() }
     }
 
+    /// Of the time that there is.
+    pub(super) fn left(&self, now: Time) -> Duration {
+        (self.began + self.patience).since(now)
+    }
+
     /// Half of the time has to do for being careful.
     fn care(&self) -> Duration {
         self.least.unwrap_or_else(|| WATCH.min(self.patience / 2))

@@ -43,12 +43,12 @@ pub fn hang_up(processes: &[Pid], inodes: &BTreeSet<u64>) -> io::Result<()> {
     Ok(())
 }
 
-fn open(pid: Pid) -> io::Result<OwnedFd> {
+pub(super) fn open(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: takes a number and no flags.
     owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.0, 0) })
 }
 
-fn copy(process: &OwnedFd, number: i32) -> io::Result<OwnedFd> {
+pub(super) fn copy(process: &OwnedFd, number: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes a descriptor that is open, a number and no flags.
     owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })
 }
@@ -57,7 +57,7 @@ fn has_unread(connection: &OwnedFd) -> bool {
     recv(connection.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Ok(1)
 }
 
-fn owned(answer: libc::c_long) -> io::Result<OwnedFd> {
+pub(super) fn owned(answer: libc::c_long) -> io::Result<OwnedFd> {
     match i32::try_from(answer) {
         // SAFETY: the kernel has just made it, for us.
         Ok(number) if number >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(number) }),

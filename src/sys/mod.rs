@@ -41,6 +41,7 @@ pub mod stderr;
 pub mod steering;
 pub mod termination_log;
 pub mod tty;
+pub mod unpoll;
 pub mod watch;
 
 use std::io;

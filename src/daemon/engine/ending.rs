@@ -7,12 +7,13 @@
 //! A look costs a worker nothing, so it is frozen only where a look has found it quiet: for some 2 ms, never for more
 //! than [`FREEZE_MAX`], and no more than a tenth of its time. Connections that are found idle then are hung up on, one
 //! after the other, where the kernel lets us: so it need not be quiet on all of them at once, and whoever sends the next
-//! request learns at once that there is nobody, not when the kernel has taken a large process apart. Where it is never
-//! found quiet, because new connections
-//! come faster than the old ones end, and somebody else is there to take them, it is kept from accepting: held for
-//! [`FREEZE_MAX`] at a time while all its threads wait for something, four fifths of its time at most. After a second of
-//! that it is held for [`HOLD_LONGER`], nine tenths of its time: where answers take seconds, one connection that it comes
-//! by in between is enough to keep it busy.
+//! request learns at once that there is nobody, not when the kernel has taken a large process apart.
+//!
+//! New connections may come faster than the old ones end. Where somebody else is there to take them, a worker that waits
+//! by epoll(7) is made deaf to them, where the kernel lets us. Any other that is never found quiet is kept from accepting:
+//! held for [`FREEZE_MAX`] at a time while all its threads wait for something, and a little longer while somebody waits in
+//! the queue, whom it would accept next. After a second of that it is held for [`HOLD_LONGER`], nine tenths of its time:
+//! where answers take seconds, one connection that it comes by in between is enough to keep it busy.
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +31,7 @@ use crate::daemon::quiet::Watch;
 use crate::sys::connections::{self, Connection, State};
 use crate::sys::hangup;
 use crate::sys::standstill::{self, Handling};
-use crate::sys::{kill, procfs};
+use crate::sys::{kill, process, procfs, unpoll};
 
 /// Between two looks at a worker that runs; more where looks are expensive.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -38,8 +39,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The same where a connection has to be silent for long.
 const IDLE_LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// No more than such a part of our own time goes into looking.
+/// No more than such a part of our own time goes into looking. Where all of the machine has many connections, a look
+/// at few takes long.
 const LOOK_SHARE: u32 = 10;
+
+/// As a worker's time runs out there is no such thrift, nor is it spared: a request that is cut is worse than one that
+/// waits. Such a part of what is left it has to itself.
+const HASTE: u32 = 16;
 
 /// How long SIGSTOP is given to reach everybody before it is looked again.
 const FREEZE_STEP: Duration = Duration::from_millis(1);
@@ -75,6 +81,8 @@ pub(super) struct Endings {
     told_half_blind: bool,
     /// Connections of other processes cannot be closed.
     cannot_hang_up: bool,
+    /// Nor can they be kept from accepting without being held.
+    cannot_unpoll: bool,
 }
 
 #[derive(Debug)]
@@ -90,6 +98,8 @@ struct Ending {
     /// It gets the signal in the quiet moment, and then at the latest, and nobody kills it.
     signal_by: Option<Time>,
     watch: Watch,
+    /// Whether it has nothing any more by which it would learn of new connections; tried once.
+    is_deaf: Option<bool>,
     /// Connections by whose they were when somebody looked: reading all descriptors takes longer than all else.
     own: BTreeSet<u64>,
     others: BTreeSet<u64>,
@@ -203,7 +213,8 @@ impl Ending {
         standstill::thaw(self.pid);
         let stood = now.since(frozen.since);
         count(stood, stats);
-        self.due = now + if frozen.held { RUN_BETWEEN } else { LOOK_EVERY.max(stood * THAW_SHARE) };
+        let runs = (stood * THAW_SHARE).min(self.watch.left(now) / HASTE);
+        self.due = now + if frozen.held { RUN_BETWEEN } else { LOOK_EVERY.max(runs) };
     }
 }
 
@@ -330,6 +341,7 @@ impl Engine {
             ports,
             signal_by,
             watch,
+            is_deaf: None,
             own: BTreeSet::new(),
             others: BTreeSet::new(),
             frozen: None,
@@ -369,6 +381,7 @@ impl Engine {
         if self.endings.sought.iter().all(|ending| ending.due > now && ending.frozen.is_none()) {
             return;
         }
+        let before = process::cpu_time();
         let mut sought = std::mem::take(&mut self.endings.sought);
         // One look for all that run.
         let mut shared = Shared::default();
@@ -393,10 +406,10 @@ impl Engine {
                 }
             }
         });
-        // The looks' own time counts.
-        let spent = self.clock.now().since(now);
+        // The looks' own time counts, and not how long others kept us from them.
+        let spent = process::cpu_time().saturating_sub(before);
         for ending in sought.iter_mut().filter(|ending| ending.frozen.is_none()) {
-            ending.due = ending.due.max(now + spent * LOOK_SHARE);
+            ending.due = ending.due.max(now + (spent * LOOK_SHARE).min(ending.watch.left(now) / HASTE));
         }
         sought.append(&mut self.endings.sought);
         self.endings.sought = sought;
@@ -406,6 +419,7 @@ impl Engine {
     fn look_at_running(&mut self, ending: &mut Ending, shared: &mut Shared, now: Time) -> Found {
         ending.due = now + ending.look_every();
         let members = procfs::group(ending.pid);
+        self.keep_from_accepting(ending, &members);
         let seen = shared.to(&ending.ports, self.names());
         let seen = match seen.and_then(|seen| ending.own_among(seen, &members)) {
             Ok(seen) => seen,
@@ -429,7 +443,12 @@ impl Engine {
 
     fn look_at_frozen(&mut self, ending: &mut Ending, frozen: Frozen, now: Time) -> Found {
         let members = procfs::group(ending.pid);
-        if now >= frozen.until || (!frozen.held && standstill::stand_still(&members)) {
+        let is_held_on = frozen.held
+            && now < frozen.until + FREEZE_MAX
+            && self.launcher.sockets.waiting_for(ending.worker) > 0;
+        if now >= frozen.until && is_held_on {
+            ending.due = now + FREEZE_STEP;
+        } else if now >= frozen.until || (!frozen.held && standstill::stand_still(&members)) {
             let seen = if frozen.held || !standstill::stand_still(&members) {
                 None
             } else {
@@ -486,11 +505,30 @@ impl Engine {
         self.workers.iter().any(|(id, known)| *id != worker && known.ready && !known.told)
     }
 
+    /// It is to be ended whatever it does, and others take what comes: it need not learn of it.
+    fn keep_from_accepting(&mut self, ending: &mut Ending, members: &[Pid]) {
+        if ending.is_deaf.is_some()
+            || self.endings.cannot_unpoll
+            || ending.signal_by.is_some()
+            || !self.spares(ending)
+        {
+            return;
+        }
+        let sockets = &self.launcher.sockets;
+        let inodes = sockets.part_of(ending.worker).map(|part| sockets.inodes(part)).unwrap_or_default();
+        match unpoll::stop_polling(members, &inodes) {
+            Ok(entries) => ending.is_deaf = Some(entries > 0),
+            Err(_) => self.endings.cannot_unpoll = true,
+        }
+    }
+
+    /// Nobody misses it: others accept what comes.
+    fn spares(&self, ending: &Ending) -> bool {
+        ending.why == QuietEnd::NoHandler && self.launcher.sockets.are_shared() && self.others_accept(ending)
+    }
+
     fn may_hold(&self, ending: &Ending, now: Time) -> bool {
-        ending.why == QuietEnd::NoHandler
-            && now.since(ending.began) >= HOLD_AFTER
-            && self.launcher.sockets.are_shared()
-            && self.others_accept(ending)
+        ending.is_deaf != Some(true) && now.since(ending.began) >= HOLD_AFTER && self.spares(ending)
     }
 
     fn end(&mut self, ending: &mut Ending, now: Time) {
