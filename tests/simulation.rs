@@ -1,6 +1,7 @@
 //! The pure core against thousands of random worlds, each history checked after every step.
 //!
-//! `SEEDS=n` simulates worlds 1 to n, `SEED=n` replays one and prints its whole history.
+//! `SEEDS=n` simulates n worlds, from the first on or, with `FROM=m`, from the m-th. `SEED=n` replays one and prints its
+//! whole history.
 
 #[path = "simulation/books.rs"]
 mod books;
@@ -103,9 +104,10 @@ fn the_invariants_hold_in_every_world() {
     let seeds = number("SEEDS").unwrap_or(SEEDS);
     let mut seen = Seen::default();
     // Some worlds take a thousand times as long as others.
-    let last = AtomicU64::new(0);
+    let first = number("FROM").unwrap_or(1);
+    let next = AtomicU64::new(first);
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| live(&last, seeds))).collect();
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| live(&next, first + seeds))).collect();
         threads.into_iter().filter_map(|thread| thread.join().ok()).for_each(|part| seen.add(part));
     });
     if let Some(report) = seen.shortest {
@@ -143,13 +145,13 @@ impl Seen {
     }
 }
 
-/// One world after the other, from `last` on. `ONLY=name` reports of one invariant alone.
-fn live(last: &AtomicU64, seeds: u64) -> Seen {
+/// One world after the other, from `next` on and before `end`. `ONLY=name` reports of one invariant alone.
+fn live(next: &AtomicU64, end: u64) -> Seen {
     let watchdog = watchdog();
     let only = std::env::var("ONLY").unwrap_or_default();
     let mut seen = Seen::default();
-    let next = || Some(last.fetch_add(1, Ordering::Relaxed) + 1).filter(|seed| *seed <= seeds);
-    while let Some(seed) = next() {
+    let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < end);
+    while let Some(seed) = take() {
         _ = watchdog.send(seed);
         seen.worlds += 1;
         let mut world = World::new(seed);

@@ -38,6 +38,8 @@ pub(crate) struct Slot {
     pub(crate) refill: bool,
     /// Whoever was here last had been told to go when he went.
     pub(crate) after_farewell: bool,
+    /// The step in which he went.
+    pub(crate) left: u64,
     /// Its last worker has ended, and is not replaced.
     pub(crate) finished: bool,
 }
@@ -192,6 +194,8 @@ pub(crate) struct ThisStep {
     /// A worker that was ready is gone or hung, or the pool was made smaller.
     pub(crate) lost_ready: u32,
     pub(crate) returned: bool,
+    /// Slots that a roll has given away, in this step or before.
+    pub(crate) given_away: Vec<SlotIndex>,
     /// Spawns into a slot that was not to be filled, or under a used id.
     pub(crate) odd_spawns: Vec<(WorkerId, SlotIndex)>,
     pub(crate) odd_replies: Vec<RequestId>,

@@ -156,7 +156,10 @@ impl Books {
         }
         let Some((at, _)) = batch.filter(|(_, earlier)| *earlier != step) else { return };
         if rules.waits_for_drain || !rules.pause.is_zero() {
-            self.nobody_is_on_the_way("one batch follows the other", Some(index));
+            // Those that nobody has seen may be of this very batch.
+            let mut batch = self.this_step.given_away.clone();
+            batch.push(index);
+            self.nobody_is_on_the_way("one batch follows the other", &batch);
         }
         if !rules.pause.is_zero() {
             // The hold is a pause too.
@@ -174,7 +177,7 @@ impl Books {
         self.workers.len() - seated.count()
     }
 
-    pub(super) fn nobody_is_on_the_way(&mut self, promise: &'static str, but: Option<SlotIndex>) {
+    pub(super) fn nobody_is_on_the_way(&mut self, promise: &'static str, but: &[SlotIndex]) {
         let Some(roll) = self.rolls.forward() else { return };
         let (to, so_long) = (roll.to.generation, self.config.roll.min_ready_time);
         // Who has been there and ends by himself is not on his way.
@@ -182,13 +185,13 @@ impl Books {
             let occupant = self.slots.get(*index as usize).and_then(|slot| slot.occupant);
             occupant.and_then(|id| self.workers.get(&id)).is_some_and(|worker| worker.stopping.is_some())
         };
-        let slots = roll.turned.iter().copied().filter(|index| Some(*index) != but && !leaves(index));
+        let slots = roll.turned.iter().copied().filter(|index| !but.contains(index) && !leaves(index));
         let under_way = slots.clone().find(|index| !self.is_alone_and_proved(*index, to, so_long));
         self.object(promise, under_way.is_none(), || format!("{under_way:?} is on its way"));
     }
 
     pub(super) fn note_holds(&mut self) {
-        self.nobody_is_on_the_way("canaries come first", None);
+        self.nobody_is_on_the_way("canaries come first", &[]);
         let (now, desired, canary) = (self.now, self.desired, self.config.roll.canary);
         let finished = self.slots.iter().filter(|slot| slot.is_finished()).count() as u32;
         let Some(roll) = &mut self.rolls.running else { return };
@@ -211,7 +214,7 @@ impl Books {
         self.object("everybody is of the generation that is due", due, || format!("{id:?} is {edition:?}"));
         let Some(slot) = self.slots.get(index as usize) else { return };
         let (beside, wanted) = (slot.occupant.is_some(), slot.vacancy.is_some());
-        let after_farewell = slot.after_farewell;
+        let (after_farewell, left) = (slot.after_farewell, slot.left);
         let idle = self.rolls.running.is_none() && self.budget_from.is_none();
         let is_new = self.rolls.forward().is_some_and(|roll| roll.to == edition);
         let recycles = self.rolls.recycled == Some(index) && !wanted && idle;
@@ -220,14 +223,14 @@ impl Books {
             if let Some(slot) = self.slots.get_mut(index as usize) {
                 slot.deaths = 0;
             }
-            // What nobody has seen: the old one had been told already when its slot was given away.
-            match after_farewell && !beside {
-                true => {
-                    if let Some(roll) = &mut self.rolls.running {
-                        roll.replaced += u32::from(roll.turned.insert(index));
-                    }
+            // What nobody has seen: the old one had been told already when its slot was given away, before it went or just now.
+            if after_farewell && !beside && left == self.step {
+                if let Some(roll) = &mut self.rolls.running {
+                    roll.replaced += u32::from(roll.turned.insert(index));
                 }
-                false => self.note_turn(index),
+                self.this_step.given_away.push(index);
+            } else {
+                self.note_turn(index);
             }
         } else if goes_back {
             if beside || !after_farewell {
@@ -352,8 +355,10 @@ impl Books {
             let is_ready = |id: WorkerId| self.workers.get(&id).is_some_and(|worker| worker.is_ready());
             let of = |id: WorkerId| self.workers.get(&id).map(|worker| worker.generation);
             let slot = &self.slots[index];
-            // Where the old one is of the same generation, that is a recycling, or somebody was hung.
-            let goes_back = slot.occupant.and_then(of) != Some(generation);
+            // Where the old one is of the same generation, somebody was hung. A recycling goes on, whatever the old one is: one
+            // that a rollback has left behind, which did not come to its end, may be recycled too.
+            let recycles = self.rolls.recycled == Some(index as SlotIndex);
+            let goes_back = slot.occupant.and_then(of) != Some(generation) && !recycles;
             if goes_back && slot.occupant.is_some_and(is_ready) {
                 let slot = &mut self.slots[index];
                 slot.vacancy = None;

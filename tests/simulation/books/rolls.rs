@@ -395,7 +395,7 @@ impl Books {
             Notice::RollRefused { reason, .. } if reason.starts_with("no memory") => self.note_recalled(),
             Notice::RollHolds { .. } => self.note_holds(),
             Notice::RollPauses { .. } => {
-                self.nobody_is_on_the_way("a pause comes between batches", None);
+                self.nobody_is_on_the_way("a pause comes between batches", &[]);
                 if let Some(roll) = &mut self.rolls.running {
                     roll.paused = Some(self.now);
                 }

@@ -40,7 +40,7 @@ impl Books {
         }
         let was_successor = self.slots.iter().any(|slot| slot.successor == Some(id));
         if let Some(slot) = self.slots.iter_mut().find(|slot| slot.occupant == Some(id)) {
-            slot.after_farewell = asked;
+            (slot.after_farewell, slot.left) = (asked, self.step);
         }
         self.vacate(id);
         if asked || self.stage == Stage::Ending || self.on_generation_failed(worker.generation) {
@@ -77,7 +77,7 @@ impl Books {
         self.vacate(id);
         let slot = self.slots.get_mut(worker.slot as usize).filter(|_| was_seated && !was_successor);
         if let Some(slot) = slot {
-            slot.after_farewell = worker.told.is_some();
+            (slot.after_farewell, slot.left) = (worker.told.is_some(), self.step);
         }
         if self.stage == Stage::Ending {
             self.first_failure = self.first_failure.or(Some(exit.code()).filter(|code| *code != 0));
