@@ -430,6 +430,19 @@ fn a_hung_worker_that_dies_is_replaced_once() {
     assert!(story.is_ready());
 }
 
+/// Its relief was to take its place, whatever `--restart` says of whoever ends well.
+#[test]
+fn a_hung_worker_is_replaced_though_its_relief_ends_by_itself() {
+    let mut story = Story::serving(Config { restart: Restart::OnFailure, ..pool(2) });
+    story.at(20.0).tell(Event::Hung { worker: WorkerId(2), why: Hang::Checks });
+    assert_eq!(story.spawns(), [1]);
+    story.spawned(3);
+    story.exits(3, Exit::Code(0));
+    assert_eq!(story.spawns(), [1], "or it would hang for ever");
+    story.comes_up(4);
+    assert_eq!(story.sent(Signal::TERM), [102]);
+}
+
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }

@@ -204,9 +204,10 @@ impl World {
         // Who may take for ever keeps others waiting for ever.
         let endless = self.books.workers.values().any(|worker| worker.is_starting());
         let rolling = self.books.rolls.running.is_some();
-        if ended || told || (vacant || rolling) && !endless {
+        let hangs = self.books.workers.values().any(|worker| worker.hung);
+        if ended || told || (vacant || rolling || hangs) && !endless {
             let detail = format!(
-                "at rest in {:?}, vacant: {vacant}, told: {told}, rolling: {rolling}\n  {:?}\n  {:?}\n  {:?}",
+                "at rest in {:?}, vacant: {vacant}, told: {told}, rolling: {rolling}, hangs: {hangs}\n  {:?}\n  {:?}\n  {:?}",
                 self.snapshot.phase, self.books.slots, self.books.workers, self.books.rolls.running
             );
             return Err(Broken { invariant: "settles", detail });

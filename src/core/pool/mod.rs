@@ -285,6 +285,12 @@ impl Pool {
         Some(HungWorker { slot: index, generation, healthy, delay })
     }
 
+    /// Whoever has the slot lives and serves no more.
+    pub(super) fn hangs(&self, index: SlotIndex) -> bool {
+        let occupant = self.slots.get(index as usize).and_then(|slot| slot.occupant);
+        occupant.and_then(|id| self.workers.get(id)).is_some_and(|worker| worker.state == WorkerState::Hung)
+    }
+
     /// What a worker says of itself, but for its being hung.
     pub(super) fn on_said(&mut self, id: WorkerId, word: &Word, ctx: &mut Context) {
         if word.lifecycle == Some(Lifecycle::Ready) {

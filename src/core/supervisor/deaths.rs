@@ -65,9 +65,10 @@ impl Supervisor {
             Restart::OnFailure => failed,
             Restart::Never => false,
         };
-        // Whatever the restart policy: whoever was to come back comes.
-        let replaced =
-            replaced || death.was_successor && self.roll.as_ref().is_some_and(|roll| !roll.is_forward());
+        // Whatever the restart policy: whoever was to come back comes, and whoever was to relieve one that hangs.
+        let goes_back = self.roll.as_ref().is_some_and(|roll| !roll.is_forward());
+        let awaited = goes_back || self.pool.hangs(death.slot);
+        let replaced = replaced || death.was_successor && awaited;
         let what = if death.failed { "was not ready in time".to_owned() } else { death.exit.to_string() };
         // What a roll has started and has not proved itself is the roll's affair.
         let is_the_rolls = failed || replaced || death.was_successor;

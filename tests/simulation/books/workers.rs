@@ -70,9 +70,17 @@ impl Books {
             Restart::Never => false,
         };
         let was_successor = self.slots.iter().any(|slot| slot.successor == Some(id));
-        // A rollback is to end at full strength.
+        // A rollback is to end at full strength, and one that hangs is replaced (DESIGN §1), whatever becomes of those that are
+        // to relieve it.
         let goes_back = self.rolls.running.as_ref().is_some_and(|roll| roll.back.is_some());
-        let replaced = replaced || was_successor && goes_back;
+        let occupant = self.slots.get(worker.slot as usize).and_then(|slot| slot.occupant);
+        let hangs = occupant
+            .and_then(|id| self.workers.get(&id))
+            .is_some_and(|worker| worker.hung && worker.told.is_none());
+        if was_successor && hangs && !replaced {
+            self.this_step.saw.push("another relief for one that hangs");
+        }
+        let replaced = replaced || was_successor && (goes_back || hangs);
         let was_seated = was_successor || self.slots.iter().any(|slot| slot.occupant == Some(id));
         self.vacate(id);
         let slot = self.slots.get_mut(worker.slot as usize).filter(|_| was_seated && !was_successor);
