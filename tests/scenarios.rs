@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use drainit::core::Supervisor;
 use drainit::core::config::{Config, Count, MaxCrashes, ReadinessOnDrain, Restart};
-use drainit::core::event::{Action, Event, Hang, Outcome};
+use drainit::core::event::{Action, Event, Hang, Outcome, QuietEnd};
 use drainit::core::signal::Signal;
 use drainit::core::snapshot::Phase;
 use drainit::core::time::Time;
@@ -441,6 +441,17 @@ fn a_hung_worker_is_replaced_though_its_relief_ends_by_itself() {
     assert_eq!(story.spawns(), [1], "or it would hang for ever");
     story.comes_up(4);
     assert_eq!(story.sent(Signal::TERM), [102]);
+}
+
+/// The kernel takes its time with the dead, which is no fault of the worker's.
+#[test]
+fn who_is_ended_quietly_in_the_drain_was_in_time() {
+    let mut story = Story::serving(Config { drain_timeout: Some(seconds(5)), ..pool(1) });
+    story.signal(Signal::INT);
+    story.at(4.9).tell(Event::EndedQuietly { worker: WorkerId(1), why: QuietEnd::Straggler });
+    story.at(5.0);
+    assert_eq!((story.phase(), story.sent(Signal::KILL)), (Phase::Draining, vec![101]));
+    assert_eq!(story.drains_with(Exit::Signal(Signal::KILL)), Some(0));
 }
 
 fn seconds(seconds: u64) -> Duration {

@@ -51,6 +51,8 @@ pub(super) struct Worker {
     signalled: Option<Time>,
     /// It is to end at the next quiet moment, whether it wants to or not.
     ending: bool,
+    /// It has been killed in one.
+    ended: bool,
     /// Until when it serves its own queue, before the stop signal is sent.
     retires_by: Option<Time>,
     /// It began to end by itself, and nobody has asked it to since.
@@ -83,6 +85,7 @@ impl Worker {
             stopped_at: None,
             signalled: None,
             ending: false,
+            ended: false,
             retires_by: None,
             leaving: false,
             watchdog: Watchdog::new(ctx.config.watchdog),
@@ -305,10 +308,10 @@ impl Worker {
         }
     }
 
-    /// It was killed at a moment when it served nobody.
-    pub(super) fn on_ended_quietly(&self, why: QuietEnd, ctx: &mut Context) {
-        if self.state != WorkerState::Draining {
-            return;
+    /// It was killed at a moment when it served nobody. Says whether that is news: its deadline may have passed before.
+    pub(super) fn on_ended_quietly(&mut self, why: QuietEnd, ctx: &mut Context) -> bool {
+        if self.state != WorkerState::Draining || std::mem::replace(&mut self.ended, true) {
+            return false;
         }
         match why {
             QuietEnd::NoHandler => ctx.counters.ended_without_handler += 1,
@@ -317,6 +320,12 @@ impl Worker {
         }
         let after = ctx.now.since(self.stopped_at.unwrap_or(self.spawned));
         ctx.tell(Notice::WorkerEndedQuietly { slot: self.slot, pid: self.pid(), why, after });
+        true
+    }
+
+    /// It was killed at a quiet moment, and the kernel has not handed it over yet.
+    pub(super) fn has_been_ended(&self) -> bool {
+        self.ended
     }
 
     /// Its time is up.
@@ -333,9 +342,11 @@ impl Worker {
                 self.retires_by = None;
                 self.signal_due = None;
                 self.watchdog.stop();
-                ctx.counters.forced_kills += 1;
-                let after = ctx.now.since(self.stopped_at.unwrap_or(self.spawned));
-                ctx.tell(Notice::WorkerKilled { slot: self.slot, pid: self.pid(), after });
+                if !self.ended {
+                    ctx.counters.forced_kills += 1;
+                    let after = ctx.now.since(self.stopped_at.unwrap_or(self.spawned));
+                    ctx.tell(Notice::WorkerKilled { slot: self.slot, pid: self.pid(), after });
+                }
                 self.send(Signal::KILL, Scope::Group, ctx);
             }
             WorkerState::Killed => {}

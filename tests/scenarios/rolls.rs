@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use drainit::core::config::{BreakerRules, Canary, Config, Count, Restart, RollRules};
-use drainit::core::event::{Action, Command, Event, Hang, Outcome, RequestId, RollOrder, RollTrigger};
+use drainit::core::event::{
+    Action, Command, Event, Hang, Outcome, QuietEnd, RequestId, RollOrder, RollTrigger,
+};
 use drainit::core::signal::Signal;
 use drainit::core::snapshot::{BreakerState, Phase, RollOutcome};
 use drainit::core::types::{Exit, Release, WorkerId};
@@ -401,4 +403,39 @@ fn a_finished_slot_does_not_keep_a_roll_waiting() {
     story.comes_up(3);
     story.exits(1, BY_TERM);
     assert!(is_done(&story, 1));
+}
+
+/// The kernel takes its time with the dead.
+#[test]
+fn a_straggler_that_is_ended_quietly_is_counted_once() {
+    let mut story = Story::serving(Config { drain_timeout: Some(seconds(10)), ..pool(1) });
+    story.rolls(1, 2);
+    story.weighed(9);
+    story.comes_up(2);
+    assert_eq!(story.sent(Signal::TERM), [101]);
+    story.tell(Event::Deaf { worker: WorkerId(1), sure: false });
+    assert!(is_done(&story, 1));
+    story.at(9.9).tell(Event::EndedQuietly { worker: WorkerId(1), why: QuietEnd::Straggler });
+    story.at(10.0);
+    assert_eq!(story.sent(Signal::KILL), [101], "to whatever of it is left");
+    story.exits(1, Exit::Signal(Signal::KILL));
+    let snapshot = story.core.snapshot(story.now);
+    assert_eq!(snapshot.history[0].stragglers, 1);
+    assert_eq!((snapshot.counters.ended_stragglers, snapshot.counters.forced_kills), (1, 0));
+}
+
+/// The word of it has been under way when its deadline passed.
+#[test]
+fn a_straggler_that_is_killed_is_not_ended_quietly_too() {
+    let mut story = Story::serving(Config { drain_timeout: Some(seconds(10)), ..pool(1) });
+    story.rolls(1, 2);
+    story.weighed(9);
+    story.comes_up(2);
+    story.at(10.0);
+    assert_eq!(story.sent(Signal::KILL), [101]);
+    story.tell(Event::EndedQuietly { worker: WorkerId(1), why: QuietEnd::Straggler });
+    story.exits(1, Exit::Signal(Signal::KILL));
+    let snapshot = story.core.snapshot(story.now);
+    assert_eq!(snapshot.history[0].stragglers, 1);
+    assert_eq!((snapshot.counters.ended_stragglers, snapshot.counters.forced_kills), (0, 1));
 }

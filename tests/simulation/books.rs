@@ -61,6 +61,9 @@ pub(crate) struct Books {
     pub(crate) jumped: Duration,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) jitter: Vec<f64>,
+    /// Workers that were killed at a quiet moment, by why; and those whose time was up.
+    pub(crate) quiet_ends: BTreeMap<&'static str, u64>,
+    pub(crate) kills: u64,
     /// Watchdogs that have run out.
     pub(crate) silences: u64,
     pub(crate) rolls: Rolls,
@@ -96,6 +99,8 @@ impl Books {
             jumped: Duration::ZERO,
             exit: None,
             jitter: Vec::new(),
+            quiet_ends: BTreeMap::new(),
+            kills: 0,
             silences: 0,
             rolls: Rolls::new(&config),
             step: 0,
@@ -217,7 +222,7 @@ impl Books {
                     record.deaf |= record.told.is_some() && !record.killed;
                 }
             }
-            Event::EndedQuietly { .. } => {}
+            Event::EndedQuietly { worker, why } => self.on_ended_quietly(*worker, *why),
             Event::Undelivered { worker } => self.end_message_wait(Some(*worker)),
             Event::Exited { worker, exit } => self.on_exited(*worker, *exit),
             Event::Descendants { left } => {
@@ -413,8 +418,12 @@ impl Books {
         for worker in self.workers.values_mut() {
             worker.overstay(now);
             let due = worker.told.is_some_and(|deadline| deadline <= now);
-            let newly = (due && !worker.overdue) || past_hard;
+            // Whoever was killed at a quiet moment finished in time, and is only slow to go.
+            let newly = (due && !worker.overdue && !worker.ended_quietly) || past_hard;
             self.overdue_in_drain |= newly && self.ending.is_some();
+            if due && !worker.overdue && worker.ended_quietly {
+                self.this_step.saw.push("killed at a quiet moment, and slow to go");
+            }
             worker.overdue |= due;
             worker.retires_by.take_if(|by| *by <= now);
         }

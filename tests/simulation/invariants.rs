@@ -8,7 +8,7 @@ pub(crate) use rolls::{PROMISES, ROLLS};
 use std::time::Duration;
 
 use drainit::core::config::{Kind, MAX_WORKERS, ReadinessOnDrain, Restart};
-use drainit::core::event::{Action, Command, Event, Notice, Outcome};
+use drainit::core::event::{Action, Command, Event, Notice, Outcome, QuietEnd};
 use drainit::core::signal::{Disposition, Signal};
 use drainit::core::snapshot::{Phase, WorkerState};
 use drainit::core::types::{Scope, WorkerId};
@@ -53,6 +53,7 @@ pub(crate) const INVARIANTS: &[(&str, Check)] = &[
     ("KILL waits for the deadline", kill_waits_for_the_deadline),
     ("deadlines are kept", deadlines_are_kept),
     ("a straggler is ended late", a_straggler_is_ended_late),
+    ("whoever is killed is counted once", whoever_is_killed_is_counted_once),
     ("the exit code tells", the_exit_code_tells),
     ("vacancies are filled within the back-off", vacancies_are_filled_within_the_backoff),
     ("the size is what was asked for", the_size_is_what_was_asked_for),
@@ -344,6 +345,22 @@ fn a_straggler_is_ended_late(books: &Books, _: &Step<'_>) -> Verdict {
         demand(!due || worker.ended || worker.killed, || format!("{id:?} {worker:?}"))?;
     }
     Ok(())
+}
+
+/// At a quiet moment or at its deadline, be it that the kernel takes its time; and in the roll that replaced it, if any.
+fn whoever_is_killed_is_counted_once(books: &Books, step: &Step<'_>) -> Verdict {
+    let twice = &books.this_step.killed_twice;
+    demand(twice.is_empty(), || format!("{twice:?}"))?;
+    let counters = &step.after.counters;
+    let quiet = |why: QuietEnd| books.quiet_ends.get(why.name()).copied().unwrap_or(0);
+    let expected = [QuietEnd::NoHandler, QuietEnd::Straggler, QuietEnd::Idle].map(quiet);
+    let counted = [counters.ended_without_handler, counters.ended_stragglers, counters.ended_idle];
+    demand(counted == expected && counters.forced_kills == books.kills, || {
+        format!("{counted:?} and {} killed, expected {expected:?} and {}", counters.forced_kills, books.kills)
+    })?;
+    let in_rolls: u64 = step.after.history.iter().map(|record| u64::from(record.stragglers)).sum();
+    let late = quiet(QuietEnd::Straggler) + books.kills;
+    demand(in_rolls <= late, || format!("{in_rolls} stragglers in rolls, {late} in all"))
 }
 
 fn the_exit_code_tells(books: &Books, _: &Step<'_>) -> Verdict {

@@ -87,6 +87,8 @@ pub(crate) struct Record {
     pub(crate) signalled: Option<Time>,
     /// It is to be ended at the next quiet moment.
     pub(crate) ended: bool,
+    /// That has come.
+    pub(crate) ended_quietly: bool,
     /// Told, and it accepts no connection any more.
     pub(crate) deaf: bool,
     /// Somebody finds out when that is so.
@@ -205,6 +207,8 @@ pub(crate) struct ThisStep {
     pub(crate) odd_stops: Vec<Pid>,
     /// Quiet ends of somebody who is not there, twice, too early, or with a deadline that is not its own.
     pub(crate) odd_ends: Vec<WorkerId>,
+    /// Told of as killed for the second time.
+    pub(crate) killed_twice: Vec<Pid>,
     pub(crate) sweeps: Vec<Signal>,
     /// The last worker is gone.
     pub(crate) deserted: bool,

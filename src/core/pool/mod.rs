@@ -435,8 +435,10 @@ impl Pool {
     }
 
     pub(super) fn on_ended_quietly(&mut self, id: WorkerId, why: QuietEnd, ctx: &mut Context) {
-        let Some(worker) = self.workers.get(id) else { return };
-        worker.on_ended_quietly(why, ctx);
+        let Some(worker) = self.workers.get_mut(id) else { return };
+        if !worker.on_ended_quietly(why, ctx) {
+            return;
+        }
         match why {
             QuietEnd::Straggler => self.stragglers.extend(worker.replaced_by),
             QuietEnd::NoHandler | QuietEnd::Idle => {}
@@ -485,8 +487,11 @@ impl Pool {
                 }
                 WorkerState::Draining | WorkerState::Stopping => {
                     worker.kill(ctx);
-                    killed = true;
-                    self.stragglers.extend(worker.replaced_by);
+                    // Whoever has been ended before is in the books, and only slow to go.
+                    if !worker.has_been_ended() {
+                        killed = true;
+                        self.stragglers.extend(worker.replaced_by);
+                    }
                 }
                 WorkerState::Ready | WorkerState::Reloading | WorkerState::Hung | WorkerState::Killed => {}
             }

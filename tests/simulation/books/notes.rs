@@ -125,6 +125,7 @@ impl Books {
             stop_signals: 0,
             signalled: None,
             ended: false,
+            ended_quietly: false,
             deaf: false,
             listened_to: false,
             message: None,
@@ -167,6 +168,15 @@ impl Books {
             record.killed |= purpose == Purpose::Kill;
         }
         self.this_step.sent.push(Sent { pid, worker, signal, scope, value, purpose });
+    }
+
+    /// Before its KILL; whoever has no pid yet gets that later.
+    pub(super) fn note_killed(&mut self, pid: Pid) {
+        self.kills += 1;
+        let worker = self.living(pid).and_then(|id| self.workers.get(&id));
+        if worker.is_some_and(|worker| worker.killed || worker.ended_quietly) {
+            self.this_step.killed_twice.push(pid);
+        }
     }
 
     fn note_end(&mut self, id: WorkerId, until: Time) {

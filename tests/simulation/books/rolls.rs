@@ -388,6 +388,7 @@ impl Books {
                 let right = *reset == self.config.breaker.reset;
                 self.object("the breaker's opening is told", right, || format!("for {reset:?}"));
             }
+            Notice::WorkerKilled { pid, .. } => self.note_killed(*pid),
             Notice::RollFailed { reason, .. } => self.note_failed(reason),
             Notice::RollOver { roll, outcome, least_ready, .. } => {
                 self.note_over(*roll, *outcome, *least_ready);

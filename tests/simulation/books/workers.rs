@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use drainit::core::config::{Config, Restart};
-use drainit::core::event::SpawnFailure;
+use drainit::core::event::{QuietEnd, SpawnFailure};
 use drainit::core::time::Time;
 use drainit::core::types::{Exit, Pid, WorkerId, code};
 
@@ -119,6 +119,17 @@ impl Books {
         }
         if !healthy {
             self.crash();
+        }
+    }
+
+    /// It had been told to finish, and its time was not up.
+    pub(super) fn on_ended_quietly(&mut self, id: WorkerId, why: QuietEnd) {
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.told.is_some() && !worker.killed)
+        else {
+            return;
+        };
+        if !std::mem::replace(&mut worker.ended_quietly, true) {
+            *self.quiet_ends.entry(why.name()).or_default() += 1;
         }
     }
 
