@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use drainit::core::config::{BreakerRules, Canary, Config, Count, Restart, RollRules};
 use drainit::core::event::{
-    Action, Command, Event, Hang, Outcome, QuietEnd, RequestId, RollOrder, RollTrigger,
+    Action, Command, Event, Hang, Notice, Outcome, QuietEnd, RequestId, RollOrder, RollTrigger,
 };
 use drainit::core::signal::Signal;
 use drainit::core::snapshot::{BreakerState, Phase, RollOutcome};
@@ -403,6 +403,73 @@ fn a_finished_slot_does_not_keep_a_roll_waiting() {
     story.comes_up(3);
     story.exits(1, BY_TERM);
     assert!(is_done(&story, 1));
+}
+
+fn releases_spawned(story: &Story) -> Vec<Release> {
+    let spawned = story.actions.iter().filter_map(|action| match action {
+        Action::Spawn { edition, .. } => Some(edition.release),
+        _ => None,
+    });
+    spawned.collect()
+}
+
+/// Who asked for it has been told that it was rolled back, and nobody has asked for it again.
+#[test]
+fn what_changes_while_a_release_fails_does_not_bring_it_back() {
+    let mut story = Story::serving(pool(1));
+    story.rolls(1, 2);
+    story.weighed(9);
+    story.watched_path_changes(7);
+    story.spawn_fails(2, not_found());
+    assert!(is_rolled_back(&story, 1));
+    story.weighed(9);
+    assert_eq!(releases_spawned(&story), [Release(1)]);
+    story.comes_up(3);
+    story.exits(1, BY_TERM);
+    assert_eq!(story.outcomes(), [RollOutcome::RolledBack, RollOutcome::Rolled]);
+    assert_eq!(story.core.releases(), [Release(1)]);
+}
+
+#[test]
+fn what_changes_while_a_release_arrives_is_rolled_for_in_that_one() {
+    let mut story = Story::serving(pool(1));
+    story.rolls(1, 2);
+    story.weighed(9);
+    story.watched_path_changes(7);
+    story.comes_up(2);
+    story.exits(1, BY_TERM);
+    assert!(is_done(&story, 1));
+    story.weighed(9);
+    assert_eq!(releases_spawned(&story), [Release(2)]);
+}
+
+/// It waited for release 3, which nobody will be.
+#[test]
+fn who_waits_for_another_release_is_not_answered_by_the_one_that_runs() {
+    let mut story = Story::serving(pool(1));
+    story.rolls(1, 2);
+    story.rolls(2, 3);
+    story.watched_path_changes(7);
+    story.rolls(3, 2);
+    assert!(is_refused(&story, 2), "superseded");
+    story.tell(Event::Weighed { room: 9 });
+    story.comes_up(2);
+    story.exits(1, BY_TERM);
+    assert!(is_done(&story, 1) && is_done(&story, 3));
+    story.weighed(9);
+    assert_eq!(releases_spawned(&story), [Release(2)], "what has changed is rolled for all the same");
+}
+
+/// The hook is forgotten in the moment in which the last worker ends.
+#[test]
+fn what_was_kept_does_not_begin_where_every_worker_has_finished() {
+    let mut story = Story::serving(Config { restart: Restart::Never, ..pool(1) });
+    story.prestop(1);
+    story.watched_path_changes(7);
+    story.at(15.0);
+    story.sleeps_until(60).exits(1, Exit::Code(0));
+    assert_eq!((story.phase(), story.outcomes()), (Phase::Draining, vec![]));
+    assert!(!story.actions.iter().any(|action| matches!(action, Action::Tell(Notice::RollStarted { .. }))));
 }
 
 /// The kernel takes its time with the dead.

@@ -232,7 +232,7 @@ impl Supervisor {
     /// What the daemon has to keep to be able to start: whatever the pool is, is on its way to, or may go back to.
     pub fn releases(&self) -> Vec<Release> {
         let rolling = self.roll.iter().flat_map(|roll| [roll.from.release, roll.to.release]);
-        let queued = self.queued.iter().map(Queued::release);
+        let queued = self.queued.iter().filter_map(Queued::release);
         rolling.chain(queued).chain([self.target.release]).collect()
     }
 

@@ -13,7 +13,8 @@ use crate::core::types::{Edition, Generation, Release, SlotIndex, Target};
 #[derive(Debug)]
 pub(super) struct Queued {
     trigger: RollTrigger,
-    target: Target,
+    /// `None`: whatever the pool is by then. What has changed on disk is no reason to try again what has just failed.
+    target: Option<Target>,
     waiting: Vec<RequestId>,
     /// A watched path has changed, be it that this took the place of the roll that was to follow.
     watched: bool,
@@ -21,12 +22,12 @@ pub(super) struct Queued {
 
 impl Queued {
     /// Nobody asks again for what has changed on disk.
-    fn for_what_changed(target: Target) -> Self {
-        Self { trigger: RollTrigger::Watch, target, waiting: Vec::new(), watched: true }
+    fn for_what_changed() -> Self {
+        Self { trigger: RollTrigger::Watch, target: None, waiting: Vec::new(), watched: true }
     }
 
-    pub(super) fn release(&self) -> Release {
-        self.target.release
+    pub(super) fn release(&self) -> Option<Release> {
+        self.target.as_ref().map(|target| target.release)
     }
 }
 
@@ -62,18 +63,23 @@ impl Supervisor {
         target: Option<Target>,
         waiter: Option<RequestId>,
     ) -> Result<String, String> {
-        let target = target.unwrap_or_else(|| self.target_ahead().clone());
+        // A watched path says nothing of what the pool shall be.
+        let wanted = target.or_else(|| match trigger {
+            RollTrigger::Watch => self.queued.as_ref().and_then(|queued| queued.target.clone()),
+            RollTrigger::Signal(_) | RollTrigger::Request => Some(self.target_ahead().clone()),
+        });
+        let target = wanted.as_ref().unwrap_or_else(|| self.target_ahead()).clone();
         if let Err(reason) = self.may_roll() {
             let can_wait = trigger == RollTrigger::Watch && !self.life.is_ending();
             if !can_wait || self.ctx.config.kind == Kind::Single {
                 return Err(reason);
             }
-            return Ok(self.queue_roll(trigger, target, waiter, &reason));
+            return Ok(self.queue_roll(trigger, wanted, waiter, &reason));
         }
         let Some(roll) = &mut self.roll else {
             let text = format!("generation {} is on its way", self.last_generation.0 + 1);
             // What could not begin before and may do so in this very moment is older.
-            let mut waiting = self.inherit(&target);
+            let mut waiting = self.inherit(target.release);
             waiting.extend(waiter);
             self.begin_roll(trigger, target, waiting);
             return Ok(text);
@@ -83,33 +89,35 @@ impl Supervisor {
             roll.waiting.extend(waiter);
             self.ctx.tell(Notice::RollJoined { roll: roll.id, trigger });
             let text = format!("generation {} is on its way already", roll.to.generation.0);
-            let ahead = roll.target.clone();
-            // What has changed on disk has not been read by whoever runs already.
-            let watched = self.queued.as_ref().is_some_and(|queued| queued.watched);
-            match &mut self.queued {
-                Some(queued) if queued.trigger == RollTrigger::Watch => queued.target = ahead,
-                Some(_) | None => {
-                    self.supersede("the roll that runs was asked for once more");
-                    self.queued = watched.then(|| Queued::for_what_changed(ahead));
-                }
+            let leads_there = |queued: &Queued| queued.release().is_none_or(|ahead| ahead == target.release);
+            let is_kept = self
+                .queued
+                .as_ref()
+                .is_some_and(|queued| queued.trigger == RollTrigger::Watch && leads_there(queued));
+            if !is_kept {
+                // What has changed on disk has not been read by whoever runs already.
+                let watched = self.queued.as_ref().is_some_and(|queued| queued.watched);
+                self.supersede("the roll that runs was asked for once more");
+                self.queued = watched.then(Queued::for_what_changed);
             }
             return Ok(text);
         }
         let why = format!("roll {} is not over", roll.id);
-        Ok(self.queue_roll(trigger, target, waiter, &why))
+        Ok(self.queue_roll(trigger, wanted, waiter, &why))
     }
 
     /// Let it begin as soon as that may be.
     fn queue_roll(
         &mut self,
         trigger: RollTrigger,
-        target: Target,
+        target: Option<Target>,
         waiter: Option<RequestId>,
         why: &str,
     ) -> String {
         let watched =
             trigger == RollTrigger::Watch || self.queued.as_ref().is_some_and(|queued| queued.watched);
-        let mut waiting = self.inherit(&target);
+        let ahead = target.as_ref().unwrap_or_else(|| self.target_ahead()).release;
+        let mut waiting = self.inherit(ahead);
         waiting.extend(waiter);
         self.ctx.tell(Notice::RollQueued { trigger, why: why.to_owned() });
         self.queued = Some(Queued { trigger, target, waiting, watched });
@@ -117,8 +125,9 @@ impl Supervisor {
     }
 
     /// Whoever waits for the same; another one that is queued is out.
-    fn inherit(&mut self, target: &Target) -> Vec<RequestId> {
-        if let Some(queued) = self.queued.take_if(|queued| queued.target.release == target.release) {
+    fn inherit(&mut self, release: Release) -> Vec<RequestId> {
+        let ahead = self.target_ahead().release;
+        if let Some(queued) = self.queued.take_if(|_| ahead == release) {
             return queued.waiting;
         }
         self.supersede("a later request took its place");
@@ -148,7 +157,8 @@ impl Supervisor {
     /// What the pool is, once everything that has been asked for is done.
     pub(super) fn target_ahead(&self) -> &Target {
         let rolling = self.roll.as_ref().filter(|roll| roll.is_forward()).map(|roll| &roll.target);
-        self.queued.as_ref().map(|queued| &queued.target).or(rolling).unwrap_or(&self.target)
+        let queued = self.queued.as_ref().and_then(|queued| queued.target.as_ref());
+        queued.or(rolling).unwrap_or(&self.target)
     }
 
     fn supersede(&mut self, why: &str) {
@@ -187,11 +197,14 @@ impl Supervisor {
 
     pub(super) fn move_roll(&mut self) {
         let may_turn = matches!(self.life, Life::Running);
+        // Where every worker has finished there is nothing to roll.
+        if self.pool.is_finished() {
+            return;
+        }
         // What was not let through when it was asked for.
         if self.roll.is_none() && self.queued.is_some() && self.may_roll().is_ok() {
             self.begin_queued();
         }
-        // Where every worker has finished there is nothing to roll.
         while let Some(mut roll) = self.roll.take_if(|_| !self.life.is_ending() && !self.pool.is_finished()) {
             // Whoever has something better may try, where that is let through.
             if roll.is_stuck() && self.queued.is_some() && self.may_roll().is_ok() {
@@ -280,10 +293,13 @@ impl Supervisor {
     fn begin_queued(&mut self) {
         let Some(queued) = self.queued.take() else { return };
         match self.may_roll() {
-            Ok(()) => self.begin_roll(queued.trigger, queued.target, queued.waiting),
+            Ok(()) => {
+                let target = queued.target.unwrap_or_else(|| self.target.clone());
+                self.begin_roll(queued.trigger, target, queued.waiting);
+            }
             Err(_) if queued.trigger == RollTrigger::Watch => self.queued = Some(queued),
             Err(reason) => {
-                self.queued = queued.watched.then(|| Queued::for_what_changed(self.target.clone()));
+                self.queued = queued.watched.then(Queued::for_what_changed);
                 self.refuse_roll(queued.trigger, &reason);
                 self.answer(queued.waiting, &Outcome::Refused(reason));
             }

@@ -73,7 +73,8 @@ pub(crate) struct Rolling {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     trigger: RollTrigger,
-    pub(crate) target: Target,
+    /// Nothing, where that is whatever the pool is when it begins.
+    target: Option<Target>,
     waiting: Vec<RequestId>,
     /// It has taken the place of one that a watched path asked for, or is one: what has changed on disk is rolled for
     /// in any case.
@@ -122,8 +123,8 @@ impl From<&Outcome> for Answer {
 }
 
 impl Waiting {
-    fn for_what_changed(target: Target) -> Self {
-        Self { trigger: RollTrigger::Watch, target, waiting: Vec::new(), watched: true }
+    fn for_what_changed() -> Self {
+        Self { trigger: RollTrigger::Watch, target: None, waiting: Vec::new(), watched: true }
     }
 }
 
@@ -160,7 +161,7 @@ impl Rolls {
 
     /// What the pool will be.
     fn ahead(&self) -> &Target {
-        let queued = self.queued.as_ref().map(|queued| &queued.target);
+        let queued = self.queued.as_ref().and_then(|queued| queued.target.as_ref());
         queued.or(self.forward().map(|roll| &roll.target)).unwrap_or(&self.target)
     }
 }
@@ -190,6 +191,11 @@ impl Books {
     pub(super) fn on_roll_ordered(&mut self, order: &RollOrder, request: Option<RequestId>) {
         let waiter = request.filter(|_| order.wait);
         let target = order.target.clone().unwrap_or_else(|| self.rolls.ahead().clone());
+        // A release that fails is given up, and comes back by nobody's doing but that of who asks for it by name. So a change
+        // on disk, which names none, is rolled for in whatever the pool is by then.
+        let names_none = order.trigger == RollTrigger::Watch && order.target.is_none();
+        let named = self.rolls.queued.as_ref().and_then(|queued| queued.target.clone());
+        let wanted = if names_none { named } else { Some(target.clone()) };
         // Nobody asks again for what has changed on disk.
         let is_kept = order.trigger == RollTrigger::Watch
             && self.config.kind == Kind::Pool
@@ -203,7 +209,7 @@ impl Books {
         self.answer(at_once, Answer::Done);
         if !may_roll {
             self.this_step.saw.push("a watched roll was kept");
-            return self.queue_roll(order.trigger, target, waiter);
+            return self.queue_roll(order.trigger, wanted, waiter);
         }
         let Some(roll) = &mut self.rolls.running else {
             let mut waiting = self.inherit(&target);
@@ -214,27 +220,30 @@ impl Books {
         // Whoever has started before a file changed has seen the old one.
         if same && order.trigger != RollTrigger::Watch {
             roll.waiting.extend(waiter);
-            let (id, ahead) = (roll.id, roll.target.clone());
+            let id = roll.id;
             self.this_step.notes_due.push(Due::Joined(id, order.trigger));
             self.this_step.saw.push("joined");
-            let watched = self.rolls.queued.as_ref().is_some_and(|queued| queued.watched);
-            match &mut self.rolls.queued {
-                Some(queued) if queued.trigger == RollTrigger::Watch => queued.target = ahead,
-                Some(_) | None => {
-                    self.supersede();
-                    self.rolls.queued = watched.then(|| Waiting::for_what_changed(ahead));
-                }
+            // Whoever waits for another release is not answered by this one.
+            let another = self.rolls.queued.as_ref().is_some_and(|queued| {
+                queued.trigger != RollTrigger::Watch
+                    || queued.target.as_ref().is_some_and(|named| named.release != target.release)
+            });
+            if another {
+                let watched = self.rolls.queued.as_ref().is_some_and(|queued| queued.watched);
+                self.supersede();
+                self.rolls.queued = watched.then(Waiting::for_what_changed);
             }
             return;
         }
-        self.queue_roll(order.trigger, target, waiter);
+        self.queue_roll(order.trigger, wanted, waiter);
     }
 
     /// The latest wins, and whoever waits for the same waits on.
-    fn queue_roll(&mut self, trigger: RollTrigger, target: Target, waiter: Option<RequestId>) {
+    fn queue_roll(&mut self, trigger: RollTrigger, target: Option<Target>, waiter: Option<RequestId>) {
         let before = self.rolls.queued.as_ref().is_some_and(|queued| queued.watched);
         let watched = before || trigger == RollTrigger::Watch;
-        let mut waiting = self.inherit(&target);
+        let ahead = target.as_ref().unwrap_or_else(|| self.rolls.ahead()).clone();
+        let mut waiting = self.inherit(&ahead);
         waiting.extend(waiter);
         self.this_step.notes_due.push(Due::Queued(trigger));
         self.rolls.queued = Some(Waiting { trigger, target, waiting, watched });
@@ -242,7 +251,8 @@ impl Books {
 
     /// Whoever waits for the same; everything else is out.
     fn inherit(&mut self, target: &Target) -> Vec<RequestId> {
-        match self.rolls.queued.take_if(|queued| queued.target.release == target.release) {
+        let ahead = self.rolls.ahead().release;
+        match self.rolls.queued.take_if(|_| ahead == target.release) {
             Some(queued) => return queued.waiting,
             None => self.supersede(),
         }
@@ -498,6 +508,10 @@ impl Books {
             self.rolls.breaker.on_rolled();
         } else {
             self.rolls.given_up.insert(roll.to.generation);
+            let names_none = self.rolls.queued.as_ref().is_some_and(|queued| queued.target.is_none());
+            if names_none && roll.to.release != self.rolls.target.release {
+                self.this_step.saw.push("what had changed went its own way");
+            }
         }
         self.this_step.drop_due = false;
         roll.waiting.into_iter().for_each(|request| self.answer(Some(request), answer));
@@ -517,7 +531,8 @@ impl Books {
         let Some(queued) = self.rolls.queued.take() else { return };
         if self.may_roll() {
             self.this_step.saw.push("queued, then begun");
-            return self.begin_roll(queued.trigger, queued.target, queued.waiting);
+            let target = queued.target.unwrap_or_else(|| self.rolls.target.clone());
+            return self.begin_roll(queued.trigger, target, queued.waiting);
         }
         if queued.trigger == RollTrigger::Watch {
             self.rolls.queued = Some(queued);
@@ -525,7 +540,7 @@ impl Books {
         }
         if queued.watched {
             self.this_step.saw.push("a watched roll outlived its successor");
-            self.rolls.queued = Some(Waiting::for_what_changed(self.rolls.target.clone()));
+            self.rolls.queued = Some(Waiting::for_what_changed());
         }
         self.rolls.refused += 1;
         queued.waiting.into_iter().for_each(|request| self.answer(Some(request), Answer::Refused));
