@@ -175,6 +175,7 @@ impl Roll {
     }
 
     fn step(&mut self, may_turn: bool, pool: &mut Pool, scales: &mut Scales, ctx: &mut Context) -> Progress {
+        pool.leave_recycling_to_the_roll();
         let bounds = self.bounds(pool.desired(), ctx);
         let mut survey = pool.survey(bounds.target.generation, bounds.min_ready, ctx.now);
         let spare = survey.available.saturating_sub(Self::floor(&bounds, &survey, pool.desired()));
@@ -335,8 +336,9 @@ impl Roll {
                 Memory::Short { told: true } if underway + turned > 0 => break,
                 Memory::Short { .. } => true,
             };
-            room -= u32::from(!make_room && !alone);
-            newcomers += u32::from(!make_room);
+            let is_newcomer = !make_room && !alone;
+            room -= u32::from(is_newcomer);
+            newcomers += u32::from(is_newcomer);
             spare -= u32::from(make_room && serves);
             canaries = canaries.map(|left| left - 1);
             turned += 1;

@@ -4,8 +4,17 @@ use super::context::Context;
 use super::event::Action;
 use super::types::WorkerId;
 
-/// Processes there are and will be, those that leave, and who came last: where that changes, an answer is stale.
-pub(super) type Load = (u32, u32, WorkerId);
+/// What is weighed: where that changes, an answer is stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Processes there are, and those that are sure to come.
+    pub(super) committed: u32,
+    /// The latter alone. Whoever weighs does not know of them, and they take their room without asking.
+    pub(super) coming: u32,
+    pub(super) leaving: u32,
+    /// Whoever came last.
+    pub(super) newest: WorkerId,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Scales {
@@ -19,7 +28,7 @@ impl Scales {
     /// How many more workers have room; `None` until that is known, which it soon is.
     pub(super) fn room(&mut self, load: Load, ctx: &mut Context) -> Option<u32> {
         match self.known {
-            Some((known, room)) if known == load => Some(room),
+            Some((known, room)) if known == load => Some(room.saturating_sub(load.coming)),
             Some(_) | None => {
                 if self.asked != Some(load) {
                     self.asked = Some(load);

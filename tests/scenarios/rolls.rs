@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drainit::core::config::{BreakerRules, Canary, Config, Count, Restart, RollRules};
+use drainit::core::config::{Backoff, BreakerRules, Canary, Config, Count, Restart, RollRules};
 use drainit::core::event::{
     Action, Command, Event, Hang, Notice, Outcome, QuietEnd, RequestId, RollOrder, RollTrigger,
 };
@@ -10,7 +10,7 @@ use drainit::core::signal::Signal;
 use drainit::core::snapshot::{BreakerState, Phase, RollOutcome};
 use drainit::core::types::{Exit, Release, WorkerId};
 
-use super::story::{BY_TERM, Story, not_found, pool};
+use super::story::{BY_TERM, Story, not_found, pool, refused};
 
 fn rules(workers: u32, roll: RollRules) -> Config {
     Config { roll, ..pool(workers) }
@@ -472,6 +472,44 @@ fn what_was_kept_does_not_begin_where_every_worker_has_finished() {
     assert!(!story.actions.iter().any(|action| matches!(action, Action::Tell(Notice::RollStarted { .. }))));
 }
 
+/// Slot 0 has crashed twice, and somebody comes to it soon: what is left is his.
+#[test]
+fn memory_for_one_is_for_whoever_is_sure_to_come() {
+    let backoff = Backoff { min: seconds(20), max: seconds(20) };
+    let mut story = Story::serving(Config { backoff, ..pool(3) });
+    story.tell(Event::Overweight { worker: WorkerId(3) });
+    story.now = story.core.poll_timeout().expect("it is to be recycled") - Duration::from_millis(1);
+    story.exits(1, Exit::Code(1));
+    story.comes_up(4);
+    story.exits(4, Exit::Code(1));
+    story.at(5.0);
+    story.weighed(1);
+    assert!(story.spawns().is_empty(), "not for the recycling");
+    while story.spawns().is_empty() {
+        story.now = story.core.poll_timeout().expect("somebody is to come");
+        story.tell(Event::Tick);
+    }
+    assert_eq!(story.spawns(), [0]);
+}
+
+/// A recycling that keeps failing is not to take the roll's only chance.
+#[test]
+fn a_roll_takes_over_a_recycling_that_nobody_has_come_for() {
+    let mut story = Story::serving(Config { max_lifetime: Some(seconds(100)), ..pool(1) });
+    story.at(100.0);
+    story.weighed(1);
+    assert_eq!(story.spawns(), [0]);
+    story.spawn_fails(2, refused());
+    story.spawn_fails(3, refused());
+    assert!(story.spawns().is_empty(), "it is tried again later");
+    story.rolls(1, 2);
+    story.weighed(1);
+    assert_eq!(releases_spawned(&story), [Release(2)]);
+    story.comes_up(4);
+    story.exits(1, BY_TERM);
+    assert!(is_done(&story, 1));
+}
+
 /// The kernel takes its time with the dead.
 #[test]
 fn a_straggler_that_is_ended_quietly_is_counted_once() {
@@ -505,4 +543,23 @@ fn a_straggler_that_is_killed_is_not_ended_quietly_too() {
     let snapshot = story.core.snapshot(story.now);
     assert_eq!(snapshot.history[0].stragglers, 1);
     assert_eq!((snapshot.counters.ended_stragglers, snapshot.counters.forced_kills), (0, 1));
+}
+
+/// The clock stood still: the recycling is over in the moment in which the roll may go on.
+#[test]
+fn a_batch_waits_for_whoever_a_recycling_tells_to_go() {
+    let (max_surge, min_ready_time) = (Count::Workers(2), seconds(2));
+    let roll = RollRules { max_surge, min_ready_time, waits_for_drain: true, ..RollRules::default() };
+    let mut story = Story::serving(rules(2, roll));
+    story.at(10.0).tell(Event::Overweight { worker: WorkerId(2) });
+    story.at(15.0);
+    story.weighed(9);
+    assert_eq!(story.spawns(), [1]);
+    story.comes_up(3);
+    story.rolls(1, 2);
+    story.sleeps_until(60).weighed(9);
+    assert_eq!((story.sent(Signal::TERM), story.spawns()), (vec![102], vec![]));
+    story.exits(2, BY_TERM);
+    story.weighed(9);
+    assert_eq!(story.spawns(), [0, 1]);
 }

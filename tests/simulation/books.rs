@@ -357,6 +357,7 @@ impl Books {
         if self.ending.is_none() {
             self.relieve();
             self.begin_kept();
+            self.leave_recycling_to_the_roll();
         }
         self.mark_overdue();
         self.shorten_message_waits();

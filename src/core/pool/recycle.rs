@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::slot::Turn;
+use super::slot::{Slot, Turn};
 use super::{Pool, Standing};
 use crate::core::context::Context;
 use crate::core::event::Recycle;
@@ -28,6 +28,18 @@ impl Pool {
             Some(Turn::Recycle(why)) => Some((index, why)),
             Some(Turn::Roll) | None => None,
         })
+    }
+
+    /// A roll replaces everybody: whom nobody has come for yet is left to it, and with him the memory for one more.
+    pub(in crate::core) fn leave_recycling_to_the_roll(&mut self) {
+        let is_ready = |id: WorkerId| self.workers.get(id).is_some_and(|worker| worker.state.is_ready());
+        let waits = |slot: &&mut Slot| slot.successor.is_none() && slot.due.is_some();
+        for slot in self.slots.iter_mut().filter(waits) {
+            let recycled = slot.turn.take_if(|turn| *turn != Turn::Roll).is_some();
+            if recycled && slot.occupant.is_some_and(is_ready) {
+                slot.due = None;
+            }
+        }
     }
 
     /// Whoever is next to be recycled, and when.

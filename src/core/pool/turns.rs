@@ -21,6 +21,8 @@ pub(in crate::core) struct Survey {
     pub(in crate::core) available: u32,
     /// Processes there are, and those that are sure to come.
     pub(in crate::core) committed: u32,
+    /// The latter alone.
+    pub(in crate::core) coming: u32,
     /// Workers that are in no slot any more.
     pub(in crate::core) leaving: u32,
     /// Those of them that may still accept connections.
@@ -58,7 +60,8 @@ impl Survey {
 
     /// What makes it another pool, for whoever weighs it.
     pub(in crate::core) fn load(&self) -> Load {
-        (self.committed, self.leaving, self.newest)
+        let Self { committed, coming, leaving, newest, .. } = *self;
+        Load { committed, coming, leaving, newest }
     }
 }
 
@@ -84,11 +87,13 @@ impl Pool {
             .slots
             .iter()
             .filter(|slot| if slot.is_vacant() { !slot.finished } else { slot.due.is_some() });
+        let coming = count(coming);
         let serves = |id: WorkerId| self.workers.get(id).is_some_and(|worker| worker.state.is_ready());
         let hopeless = self.slots.iter().filter(|slot| slot.deaths > 1 && !slot.occupant.is_some_and(serves));
         Survey {
             available: count(available),
-            committed: self.len().saturating_add(count(coming)),
+            committed: self.len().saturating_add(coming),
+            coming,
             leaving: self.len().saturating_sub(seated),
             accepting,
             hopeless: count(hopeless.filter(|slot| !slot.finished)),

@@ -290,8 +290,9 @@ impl Supervisor {
         let (killed, late) = self.pool.fire(&mut self.ctx);
         late.iter().for_each(|late| self.on_late(late));
         self.pool.relieve(&mut self.ctx);
+        self.finish_recycling();
         self.advance_roll();
-        self.advance_recycling();
+        self.begin_recycling();
         match &mut self.life {
             Life::Running | Life::LameDuck(_) if self.begun => self.pool.fill(&mut self.ctx),
             Life::Running | Life::LameDuck(_) => {}

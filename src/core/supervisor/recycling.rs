@@ -26,37 +26,35 @@ impl Supervisor {
         next.filter(|at| *at > now)
     }
 
-    pub(super) fn advance_recycling(&mut self) {
-        if self.life.is_ending() {
-            return;
-        }
+    /// Its slot is the roll's then, where one has begun, and whoever leaves is seen by it.
+    pub(super) fn finish_recycling(&mut self) {
+        let Some((slot, why)) = self.pool.recycled().filter(|_| !self.life.is_ending()) else { return };
         let rules = self.ctx.config.roll;
-        let edition = self.pool.edition();
-        let workers = self.pool.desired();
-        let (surge, unavailable) = rules.bounds(workers);
-        let floor = workers.saturating_sub(unavailable);
-        if let Some((slot, why)) = self.pool.recycled() {
-            // A roll that has begun since has newcomers of its own, who have to prove themselves too.
-            let own = (edition.generation, rules.min_ready_time);
-            let (judged, min_ready) = self.roll.as_ref().map_or(own, |roll| roll.yardstick(&self.ctx));
-            let survey = self.pool.survey(judged, min_ready, self.ctx.now);
-            let spare = survey.available.saturating_sub(floor.saturating_sub(survey.written_off()));
-            self.pool.promote(|turn| turn != Turn::Roll, rules.min_ready_time, spare, &mut self.ctx);
-            let standing =
-                self.pool.standing_of(slot, edition.generation, rules.min_ready_time, self.ctx.now);
-            if standing != Standing::Done {
-                return;
-            }
+        let generation = self.pool.edition().generation;
+        // A roll that has begun since has newcomers of its own, who have to prove themselves too.
+        let own = (generation, rules.min_ready_time);
+        let (judged, min_ready) = self.roll.as_ref().map_or(own, |roll| roll.yardstick(&self.ctx));
+        let survey = self.pool.survey(judged, min_ready, self.ctx.now);
+        let spare = survey.available.saturating_sub(self.floor().saturating_sub(survey.written_off()));
+        self.pool.promote(|turn| turn != Turn::Roll, rules.min_ready_time, spare, &mut self.ctx);
+        let standing = self.pool.standing_of(slot, generation, rules.min_ready_time, self.ctx.now);
+        if standing == Standing::Done {
             self.pool.end_turn(slot);
             self.on_recycled(slot, why);
-            // Its slot is the roll's now, where one has begun.
-            self.move_roll();
         }
-        if self.roll.is_some() || !matches!(self.life, Life::Running) {
+    }
+
+    pub(super) fn begin_recycling(&mut self) {
+        let busy = self.roll.is_some() || self.pool.recycled().is_some();
+        if busy || !matches!(self.life, Life::Running) {
             return;
         }
         let due = self.pool.next_recycle().filter(|(at, ..)| *at <= self.ctx.now);
         let Some((_, id, why)) = due else { return };
+        let rules = self.ctx.config.roll;
+        let edition = self.pool.edition();
+        let workers = self.pool.desired();
+        let (surge, _) = rules.bounds(workers);
         let survey = self.pool.survey(edition.generation, rules.min_ready_time, self.ctx.now);
         let may_add = survey.committed < workers.saturating_add(surge);
         let room = match may_add {
@@ -68,7 +66,7 @@ impl Supervisor {
         let make_room = room == 0;
         let Some((slot, pid)) = self.pool.seat_of(id) else { return };
         // Whoever is on the way out leaves a place, and memory.
-        if make_room && (survey.leaving > 0 || survey.available <= floor) {
+        if make_room && (survey.leaving > 0 || survey.available <= self.floor()) {
             if survey.leaving == 0 {
                 self.pool.postpone_recycle(id, self.ctx.now + LOOK_AGAIN);
                 self.ctx.tell(Notice::RecycleRefused { slot, pid });
@@ -77,6 +75,13 @@ impl Supervisor {
         }
         self.ctx.tell(Notice::WorkerRecycled { slot, pid, why });
         self.pool.turn(slot, Turn::Recycle(why), edition, make_room, &mut self.ctx);
+    }
+
+    /// Workers below which nobody goes first.
+    fn floor(&self) -> u32 {
+        let workers = self.pool.desired();
+        let (_, unavailable) = self.ctx.config.roll.bounds(workers);
+        workers.saturating_sub(unavailable)
     }
 
     fn on_recycled(&mut self, slot: SlotIndex, why: Recycle) {

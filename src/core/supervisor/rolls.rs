@@ -195,7 +195,7 @@ impl Supervisor {
         self.move_roll();
     }
 
-    pub(super) fn move_roll(&mut self) {
+    fn move_roll(&mut self) {
         let may_turn = matches!(self.life, Life::Running);
         // Where every worker has finished there is nothing to roll.
         if self.pool.is_finished() {

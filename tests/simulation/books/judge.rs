@@ -248,24 +248,31 @@ impl Books {
         if beside && (is_new || recycles || goes_back) {
             self.surge_has_room(id, index);
             if is_new || recycles {
-                let room = self.rolls.room;
-                self.object("memory is weighed before a surge", room.is_some_and(|room| room > 0), || {
-                    format!("{id:?} has room {room:?}")
+                // Whoever is sure to come takes his room without asking.
+                let (room, coming) = (self.rolls.room, self.coming(index));
+                let fits = room.is_some_and(|room| room as usize > coming);
+                self.object("memory is weighed before a surge", fits, || {
+                    format!("{id:?} has room {room:?}, {coming} are to come")
                 });
             }
         }
         self.rolls.room = self.rolls.room.map(|room| room.saturating_sub(1));
     }
 
-    /// Stragglers, those that leave and those that are sure to come are counted all.
-    fn surge_has_room(&mut self, id: WorkerId, index: SlotIndex) {
+    /// Into other slots, and whatever a roll does.
+    fn coming(&self, index: SlotIndex) -> usize {
         let coming = self.slots.iter().enumerate().filter(|(other, slot)| {
             // Whose last one is on his way out may be given away, which nobody sees.
             let occupant = slot.occupant.and_then(|id| self.workers.get(&id));
             let waits = occupant.is_some_and(|worker| worker.told.is_some());
             *other != index as usize && slot.vacancy.is_some() && !waits
         });
-        let processes = self.workers.len() + 1 + coming.count();
+        coming.count()
+    }
+
+    /// Stragglers, those that leave and those that are sure to come are counted all.
+    fn surge_has_room(&mut self, id: WorkerId, index: SlotIndex) {
+        let processes = self.workers.len() + 1 + self.coming(index);
         let most = u64::from(self.desired) + u64::from(self.bounds().0);
         self.object("never more than the surge allows", processes as u64 <= most, || {
             format!("{processes} with {id:?}, at most {most}")
@@ -366,6 +373,21 @@ impl Books {
                 recalled.into_iter().for_each(|id| self.let_go(id));
             }
         }
+    }
+
+    /// A roll replaces whoever is to be recycled, where nobody has come for him yet.
+    pub(super) fn leave_recycling_to_the_roll(&mut self) {
+        let Some(index) = self.rolls.recycled.filter(|_| self.rolls.running.is_some()) else { return };
+        let is_ready = |id| self.workers.get(&id).is_some_and(|worker| worker.is_ready());
+        let Some(slot) = self.slots.get(index as usize) else { return };
+        let (serves, waits) =
+            (slot.occupant.is_some_and(is_ready), slot.successor.is_none() && slot.vacancy.is_some());
+        if !waits {
+            return;
+        }
+        self.rolls.recycled = None;
+        self.slots[index as usize].vacancy.take_if(|_| serves);
+        self.this_step.saw.push("a roll took over a recycling");
     }
 
     pub(super) fn note_recycled(&mut self, index: SlotIndex, pid: Pid, why: Recycle) {

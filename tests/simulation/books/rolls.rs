@@ -305,6 +305,7 @@ impl Books {
             unseen_gone: 0,
             trial,
         });
+        self.leave_recycling_to_the_roll();
     }
 
     /// Says whether it is the roll's affair, and no crash of the pool's.
