@@ -242,11 +242,11 @@ impl Roll {
 
     /// Workers below which nobody is told to go before his replacement comes. A slot that keeps crashing is one that is
     /// missing; on the way back it would be missing for ever, and all but the last can be done without for that.
-    fn least(&self, bounds: &Bounds, survey: &Survey, workers: u32) -> u32 {
+    fn least(&self, bounds: &Bounds, survey: &Survey, written_off: u32, workers: u32) -> u32 {
         let promised = workers.saturating_sub(bounds.unavailable);
         match self.course {
             Course::Forward(_) => promised.saturating_sub(survey.finished),
-            Course::Back(_) => Self::floor(bounds, survey, workers).max(promised.min(1)),
+            Course::Back(_) => promised.saturating_sub(written_off).max(promised.min(1)),
         }
     }
 
@@ -303,7 +303,8 @@ impl Roll {
     ) -> Progress {
         let workers = pool.desired();
         let mut room = workers.saturating_add(bounds.surge).saturating_sub(survey.committed);
-        let mut spare = survey.available.saturating_sub(self.least(bounds, survey, workers));
+        let mut written_off = survey.written_off();
+        let mut available = survey.available;
         let mut canaries = match self.course {
             Course::Forward(_) => self.canaries.map(|canaries| canaries.saturating_sub(self.done + underway)),
             Course::Back(_) => None,
@@ -313,8 +314,9 @@ impl Roll {
             if canaries == Some(0) {
                 break;
             }
-            let alone = standing == Standing::Broken { alive: false };
+            let alone = matches!(standing, Standing::Broken { alive: false, .. });
             let serves = standing == Standing::Serving;
+            let spare = available.saturating_sub(self.least(bounds, survey, written_off, workers));
             let memory = if alone {
                 Memory::Fits
             } else if room == 0 {
@@ -339,7 +341,9 @@ impl Roll {
             let is_newcomer = !make_room && !alone;
             room -= u32::from(is_newcomer);
             newcomers += u32::from(is_newcomer);
-            spare -= u32::from(make_room && serves);
+            available -= u32::from(make_room && serves);
+            // Whoever comes now is waited for.
+            written_off -= u32::from(matches!(standing, Standing::Broken { hopeless: true, .. }));
             canaries = canaries.map(|left| left - 1);
             turned += 1;
             pool.turn(slot, Turn::Roll, bounds.target, make_room, ctx);

@@ -44,6 +44,11 @@ impl Slot {
         }
     }
 
+    /// Workers crash here one after the other.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.deaths > 1
+    }
+
     pub(super) fn is_vacant(&self) -> bool {
         self.occupant.is_none() && self.successor.is_none()
     }

@@ -45,7 +45,7 @@ pub(in crate::core) enum Standing {
     /// Its worker is of another generation, and serves.
     Serving,
     /// Its worker is of another generation and does not serve, or there is none.
-    Broken { alive: bool },
+    Broken { alive: bool, hopeless: bool },
     /// Somebody takes its worker's place for another reason.
     Busy,
     /// Empty for good.
@@ -89,7 +89,8 @@ impl Pool {
             .filter(|slot| if slot.is_vacant() { !slot.finished } else { slot.due.is_some() });
         let coming = count(coming);
         let serves = |id: WorkerId| self.workers.get(id).is_some_and(|worker| worker.state.is_ready());
-        let hopeless = self.slots.iter().filter(|slot| slot.deaths > 1 && !slot.occupant.is_some_and(serves));
+        let hopeless =
+            self.slots.iter().filter(|slot| slot.is_hopeless() && !slot.occupant.is_some_and(serves));
         Survey {
             available: count(available),
             committed: self.len().saturating_add(coming),
@@ -125,6 +126,7 @@ impl Pool {
         let serves = occupant.is_some_and(|worker| worker.state.is_ready());
         let alone = slot.successor.is_none() && slot.due.is_none();
         let settled = occupant.is_some_and(|worker| is_available(worker, target, min_ready, now));
+        let hopeless = slot.is_hopeless();
         match slot.turn {
             _ if slot.finished => Standing::Finished,
             _ if is_there && alone && settled => Standing::Done,
@@ -133,10 +135,10 @@ impl Pool {
             None if is_there => Standing::Underway,
             // Whoever comes here next is of that generation anyway.
             None if slot.is_vacant() && slot.edition.generation == target => Standing::Underway,
-            None if slot.is_vacant() => Standing::Broken { alive: false },
+            None if slot.is_vacant() => Standing::Broken { alive: false, hopeless },
             None if slot.successor.is_some() => Standing::Busy,
             None if serves => Standing::Serving,
-            None => Standing::Broken { alive: true },
+            None => Standing::Broken { alive: true, hopeless },
         }
     }
 
