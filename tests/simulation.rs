@@ -40,14 +40,18 @@ const LINES: usize = 30;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a simulation that never saw it would prove nothing about.
-const CORNERS: [&str; 48] = [
+const CORNERS: [&str; 52] = [
     "a quiet end without handler",
     "a quiet end of a straggler",
     "an old worker was listened to",
     "a watched roll outlived its successor",
     "a watched roll was kept",
     "a canary failed in its hold",
+    "a roll took over a recycling",
     "a rollback gave way",
+    "another relief for one that hangs",
+    "killed at a quiet moment, and slow to go",
+    "what had changed went its own way",
     "a trial failed",
     "a trial succeeded",
     "aborted",
