@@ -401,6 +401,8 @@ impl Books {
     fn tell_the_late(&mut self) {
         let now = self.now;
         let deadline = now + self.patience();
+        // Whose time is up is not told anew by what the lateness of another brings.
+        self.workers.values_mut().for_each(|worker| worker.overstay(now));
         let starting = self.workers.values_mut().filter(|w| w.told.is_none() && w.ready_at.is_none());
         let mut late = Vec::new();
         for worker in starting.filter(|worker| worker.ready_by.is_some_and(|by| by <= now)) {
