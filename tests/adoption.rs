@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
-use common::pool::{Pool, PoolLaunch, pool_without_socket, python};
-use common::{Outcome, cannot_run, http, until};
+use common::pool::{Pool, PoolLaunch, code, pool_without_socket, python};
+use common::{Exit, Outcome, cannot_run, http, until};
 
 /// A server of the standard library's, which knows nothing but its port. Its answer is its client's address.
 const HTTP_SERVER: &str = "import http.server, socket, sys\n\
@@ -323,4 +323,55 @@ fn a_pool_that_has_no_descriptors_to_spare_does_without_and_says_so() {
     pool.wait_ready(3);
     assert_said_once(&pool, "--adopt-bind");
     assert_eq!(pool.status()["workers"][0]["socket"], "inherited");
+}
+
+/// Told to stop, it shuts its listening socket down, as servers of gRPC's core do, and takes its time. Such a server never
+/// accepts again once accept has failed.
+const SHUTS_DOWN: &str = "import os, selectors, signal, socket, sys, time\n\
+    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+    s.bind(('0.0.0.0', int(sys.argv[1]))); s.listen(); s.setblocking(False)\n\
+    def stop(*_):\n  s.shutdown(socket.SHUT_RDWR); s.close(); os.write(1, b'shut\\n'); time.sleep(1); os._exit(0)\n\
+    signal.signal(signal.SIGTERM, stop)\n\
+    loop = selectors.EpollSelector(); loop.register(s, selectors.EVENT_READ)\n\
+    while True:\n  loop.select()\n  try: c, _ = s.accept()\n  \
+    except BlockingIOError: continue\n  \
+    except OSError: time.sleep(1000)\n  \
+    c.setblocking(True); c.recv(4096)\n  \
+    c.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n'); c.shutdown(socket.SHUT_RDWR); c.close()";
+
+fn status_of(pool: &Pool) -> u16 {
+    http::get(pool.address(), "/").unwrap_or_else(|error| panic!("{error}\n{}", **pool)).status
+}
+
+#[test]
+fn a_worker_that_shuts_its_socket_down_shuts_it_for_nobody_else() {
+    let Some(launch) = run_python(on_bare_port(), SHUTS_DOWN, &[]) else { return };
+    let pool = launch.start();
+    assert_adopted(&pool);
+    assert_eq!(code(&pool.ask(&["scale", "2"])), 0);
+    pool.expect("shut");
+    // The one that has shut it is still there, and then it is not.
+    until("it is gone", || {
+        assert_eq!(status_of(&pool), 200);
+        (pool.members().len() == 2).then_some(())
+    });
+    for _ in 0..100 {
+        assert_eq!(status_of(&pool), 200);
+    }
+    assert!(!pool.has_logged("had shut down a socket"), "{}", *pool);
+}
+
+/// Nobody is left to take who comes then, and drainit says so in the meantime.
+#[test]
+fn when_all_shut_it_down_to_finish_who_comes_is_answered() {
+    let Some(launch) = run_python(on_bare_port(), SHUTS_DOWN, &[]) else { return };
+    let mut pool = launch.options(["--late-linger", "500ms"]).start();
+    assert_adopted(&pool);
+    pool.signal(libc::SIGTERM);
+    until("all have shut it", || {
+        (pool.lines().iter().filter(|line| *line == "shut").count() == 3).then_some(())
+    });
+    until("drainit answers", || (status_of(&pool) == 503).then_some(()));
+    assert!(!pool.members().is_empty(), "they still finish");
+    assert_eq!(pool.wait(), Exit::Code(0), "{}", *pool);
 }

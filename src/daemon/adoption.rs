@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::sys::accepting::is_waited_for;
 use crate::sys::eyes::look_at;
 use crate::sys::foreign_socket as foreign;
 use crate::sys::listen::Listener;
@@ -28,6 +29,8 @@ pub(super) enum Told {
     Adopted,
     /// It listens on one.
     Listening,
+    /// It has done with one.
+    Done,
     /// It does something about the stop signal from now on; once only, where the handler goes with its first use.
     Handles {
         once: bool,
@@ -35,19 +38,21 @@ pub(super) enum Told {
 }
 
 impl Adoption {
-    /// Answer one call.
+    /// Answer one call. `all_finish`: nobody goes on with what is shut.
     pub(super) fn answer(
         &mut self,
         notifier: &Notifier,
         call: &Notification,
         part: usize,
         listeners: &mut [Listener],
+        all_finish: bool,
     ) -> Told {
         let (verdict, told) = match call.call {
             Call::Bind { fd, address, length } => {
                 self.bind(notifier, call, fd, (address, length), part, listeners)
             }
             Call::Listen { fd } => listen(call, fd, listeners),
+            Call::Shutdown { fd } => keep_open(notifier, call, fd, listeners, all_finish),
             Call::V6Only { fd, value } => {
                 self.remember_v6_only(call, fd, value);
                 (Verdict::Continue, Told::Nothing)
@@ -146,4 +151,24 @@ fn listen(call: &Notification, fd: i32, listeners: &mut [Listener]) -> (Verdict,
         }
     }
     (Verdict::Continue, Told::Nothing)
+}
+
+/// shutdown(2) is for all who have the socket: nobody could connect any more, whoever waits in the queue would be reset, and
+/// some servers (gRPC) never accept again once accept(2) has failed. Who calls it closes its own descriptor next, or has a
+/// thread in accept(2) that it wakes that way: when all finish, nothing else would.
+fn keep_open(
+    notifier: &Notifier,
+    call: &Notification,
+    fd: i32,
+    listeners: &[Listener],
+    all_finish: bool,
+) -> (Verdict, Told) {
+    let process = call.thread;
+    let inode = look_at(process, || foreign::inode(process, fd));
+    let is_ours = inode.is_some_and(|inode| listeners.iter().any(|listener| listener.owns(inode)));
+    if is_ours && !(all_finish && is_waited_for(process, fd)) && notifier.is_valid(call) {
+        (Verdict::Succeed, Told::Done)
+    } else {
+        (Verdict::Continue, Told::Nothing)
+    }
 }

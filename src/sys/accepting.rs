@@ -59,6 +59,11 @@ pub fn on_own_socket(worker: Pid) -> Sight {
     })
 }
 
+/// Whether a thread of this process sits in accept, poll or select on the descriptor.
+pub fn is_waited_for(pid: Pid, fd: i32) -> bool {
+    look_at(pid, || blocked_on(pid, &[fd]))
+}
+
 fn look(worker: Pid, see: impl Fn(Pid, &[(i32, String)]) -> Sight) -> Sight {
     if !procfs::is_ours() {
         return Sight::Blind(io::Error::new(io::ErrorKind::NotFound, "no /proc of this PID namespace"));

@@ -1,4 +1,4 @@
-//! The filter that has the kernel ask us about bind(2) and listen(2) of a worker: seccomp_unotify(2).
+//! The filter that has the kernel ask us about bind(2), listen(2) and shutdown(2) of a worker: seccomp_unotify(2).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -27,6 +27,7 @@ const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const SIGNAL: u32 = 16;
+const HOW: u32 = 16 + 8;
 const LEVEL: u32 = 16 + 8;
 const OPTION: u32 = 16 + 16;
 
@@ -34,7 +35,8 @@ const OPTION: u32 = 16 + 16;
 const SA_FLAGS: u64 = 8;
 
 /// Every other system call takes the kernel's bitmap of what the filter always allows: arguments are looked at for
-/// setsockopt alone, and where the handler of a signal is of interest, for sigaction(2).
+/// setsockopt and shutdown(2), of which most servers use the half that is of no interest, and where the handler of a signal
+/// is, for sigaction(2).
 pub(super) fn filter(handled: Option<Signal>) -> Vec<libc::sock_filter> {
     let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
     let ret = |value| statement(libc::BPF_RET | libc::BPF_K, value);
@@ -55,6 +57,11 @@ pub(super) fn filter(handled: Option<Signal>) -> Vec<libc::sock_filter> {
         ]);
     }
     program.extend([
+        jump_if_equal(libc::SYS_shutdown as u32, 0, 4),
+        load(HOW),
+        jump_if_equal(libc::SHUT_WR.cast_unsigned(), 1, 0),
+        ret(libc::SECCOMP_RET_USER_NOTIF),
+        ret(libc::SECCOMP_RET_ALLOW),
         jump_if_equal(libc::SYS_bind as u32, 6, 0),
         jump_if_equal(libc::SYS_listen as u32, 5, 0),
         jump_if_equal(libc::SYS_setsockopt as u32, 0, 5),
@@ -137,6 +144,10 @@ pub enum Call {
     Listen {
         fd: i32,
     },
+    /// shutdown(2) of more than what is sent.
+    Shutdown {
+        fd: i32,
+    },
     /// setsockopt of IPV6_V6ONLY.
     V6Only {
         fd: i32,
@@ -195,6 +206,7 @@ impl Notifier {
         let call = match i64::from(notification.data.nr) {
             libc::SYS_bind => Call::Bind { fd, address: second, length: third & u64::from(u32::MAX) },
             libc::SYS_listen => Call::Listen { fd },
+            libc::SYS_shutdown => Call::Shutdown { fd },
             libc::SYS_setsockopt => Call::V6Only { fd, value: fourth },
             // Without a new action it only asks.
             libc::SYS_rt_sigaction if second != 0 => Call::Handle { flags: second + SA_FLAGS },
@@ -361,7 +373,11 @@ mod tests {
         assert_eq!(run(ARCH, libc::SYS_setsockopt as u32, 41, 26), ask);
         assert_eq!(run(ARCH, libc::SYS_setsockopt as u32, 41, 25), pass);
         assert_eq!(run(ARCH, libc::SYS_setsockopt as u32, 1, 26), pass);
-        for number in (0..500).filter(|n| ![libc::SYS_bind, libc::SYS_listen].contains(&i64::from(*n))) {
+        let shutdown = |how: libc::c_int| run(ARCH, libc::SYS_shutdown as u32, how.cast_unsigned(), 0);
+        let both = [libc::SHUT_RD, libc::SHUT_RDWR].map(shutdown);
+        assert_eq!((both, shutdown(libc::SHUT_WR)), ([ask; 2], pass));
+        let asked = [libc::SYS_bind, libc::SYS_listen, libc::SYS_shutdown];
+        for number in (0..500).filter(|n| !asked.contains(&i64::from(*n))) {
             assert_eq!(run(ARCH, number, 0, 0), pass, "{number}");
         }
         assert_eq!(run(0x4000_0003, libc::SYS_bind as u32, 0, 0), pass, "another architecture");

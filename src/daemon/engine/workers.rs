@@ -11,6 +11,7 @@ use super::{Check, Engine};
 use crate::config::values::ReadyWhen;
 use crate::core::event::{Event, Hang};
 use crate::core::signal::Signal;
+use crate::core::snapshot::Phase;
 use crate::core::types::{Pid, Release, SlotIndex, WorkerId};
 use crate::daemon::adoption::Told;
 use crate::sys::accepting::{self, Sight};
@@ -124,10 +125,11 @@ impl Engine {
                 Ok(None) => return Answered::All,
                 Err(_) => return Answered::Last,
             };
+            let all_finish = matches!(self.core.phase(), Phase::Draining | Phase::Killing | Phase::Exited);
             let sockets = &mut self.launcher.sockets;
             // What a worker has left behind gets nothing of the others.
             let part = sockets.part_of(worker).unwrap_or(usize::MAX);
-            let told = self.adoption.answer(notifier, &call, part, sockets.listeners_mut());
+            let told = self.adoption.answer(notifier, &call, part, sockets.listeners_mut(), all_finish);
             if told == Told::Nothing {
                 continue;
             }
@@ -142,6 +144,10 @@ impl Engine {
                 && let Some(known) = self.workers.get_mut(&worker)
             {
                 known.socket = "adopted";
+            }
+            // Its event loop may have the socket for as long as others do, whatever it closes: it is not looked at.
+            if told == Told::Done {
+                self.feed(Event::Deaf { worker, sure: true });
             }
             if told == Told::Listening {
                 self.steer();

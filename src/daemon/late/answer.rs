@@ -12,6 +12,13 @@ const GOAWAY: [u8; 26] = [
     0, 0, 0, 0, 0, 0, 0, 0, // last stream, NO_ERROR
 ];
 
+/// SETTINGS alone.
+const SETTINGS: usize = 9;
+
+/// Between the two. Clients that hear both at once may have lost the second by the time they look for it, and wait for ever on
+/// a connection that they take for a good one (gRPC's core, one in fifty).
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Of how many kinds answers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -48,6 +55,14 @@ impl Answers {
         Self { unavailable: text.into_bytes(), head }
     }
 
+    /// What may have been said of it after so long.
+    pub(super) fn due(&self, answer: Answer, after: Duration) -> &[u8] {
+        match answer {
+            Answer::GoAway if after < PAUSE => GOAWAY.get(..SETTINGS).unwrap_or_default(),
+            Answer::GoAway | Answer::Unavailable { .. } | Answer::Close => self.bytes(answer),
+        }
+    }
+
     pub(super) fn bytes(&self, answer: Answer) -> &[u8] {
         match answer {
             Answer::Unavailable { is_head: false } => &self.unavailable,
@@ -73,6 +88,15 @@ mod tests {
                     Content-Type: application/json\r\nContent-Length: 14\r\n\r\n";
         assert_eq!(text(&answers, false), format!("{head}{{\"error\":\"ä\"}}"));
         assert_eq!(text(&answers, true), head);
+    }
+
+    #[test]
+    fn goaway_comes_a_while_after_settings() {
+        let answers = Answers::new("", None);
+        let said = |after| answers.due(Answer::GoAway, after).len();
+        assert_eq!([Duration::ZERO, PAUSE].map(said), [SETTINGS, GOAWAY.len()]);
+        let other = Answer::Unavailable { is_head: true };
+        assert_eq!(answers.due(other, Duration::ZERO), answers.bytes(other));
     }
 
     #[test]

@@ -127,10 +127,14 @@ impl Connection {
     }
 
     fn say(&mut self, answer: Answer, said: usize, now: Time, patience: Duration, answers: &Answers) -> Turn {
-        let rest = answers.bytes(answer).get(said..).unwrap_or_default();
+        let all = answers.bytes(answer).len();
+        let rest = answers.due(answer, now.since(self.since)).get(said..).unwrap_or_default();
+        if rest.is_empty() && said < all {
+            return Turn::Idle;
+        }
         if !rest.is_empty() {
             match self.peer.say(rest) {
-                Ok(length) if length < rest.len() => {
+                Ok(length) if said + length < all => {
                     self.stage = Stage::Answering { answer, said: said + length };
                     return Turn::Busy;
                 }
