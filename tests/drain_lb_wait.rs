@@ -70,6 +70,18 @@ fn with_a_load_balancer(
     after: Duration,
     quiet: Duration,
 ) -> (Duration, Duration) {
+    with_a_load_balancer_and(pool, address, end, after, quiet, ms(0))
+}
+
+/// The same; the wait may last `more` for other reasons.
+fn with_a_load_balancer_and(
+    pool: &mut Pool,
+    address: SocketAddr,
+    end: End,
+    after: Duration,
+    quiet: Duration,
+    more: Duration,
+) -> (Duration, Duration) {
     let sleeper = Sleeper::start();
     let balancer = LoadBalancer::of(address, ms(50), end);
     until("it has connected", || http::get(address, "/").is_ok().then_some(()));
@@ -91,7 +103,7 @@ fn with_a_load_balancer(
         waited + ms(2) >= (began - told).saturating_sub(late) + quiet,
         "before the last: {over}, {began:?}"
     );
-    let limit = (ended - told) + quiet + ms(500) + makeshift + late;
+    let limit = (ended - told) + quiet + ms(500) + makeshift + late + more;
     assert!(waited <= limit, "{waited:?} of {limit:?}: {over}\n{}", **pool);
     (waited, drained)
 }
@@ -165,6 +177,39 @@ fn a_worker_that_binds_by_itself_is_watched_at_its_own_port() {
     drop(sidecar);
 }
 
+/// One that binds the port, with and without drainit's owning it, dies in the wait, before and after the load balancer has let
+/// go. Who comes in its place is watched like it; a change counts as if somebody had come.
+#[test]
+fn a_worker_that_is_replaced_in_the_wait_is_watched_in_its_place() {
+    const LETS_GO: Duration = ms(1500);
+    for (owned, dies) in
+        [(false, ms(500)), (false, LETS_GO + ms(300)), (true, ms(500)), (true, LETS_GO + ms(300))]
+    {
+        leave_network();
+        let launch = pool_without_socket();
+        let port = launch.port().number.to_string();
+        let launch = if owned { launch.options(["--listen", &port, "--workers", "2"]) } else { launch };
+        let launch = adaptive(launch).options(["--restart", "always", "--log-level", "debug"]);
+        let mut pool = launch.worker([format!("bind-and-serve={port}")]).start();
+        pool.wait_ready(if owned { 2 } else { 1 });
+        let (address, victim) = (pool.address(), pool.member(0).process);
+        let end = thread::spawn(move || {
+            thread::park_timeout(dies);
+            victim.signal(libc::SIGKILL);
+        });
+        let more = if owned { ms(0) } else { dies.saturating_sub(LETS_GO) + QUIET };
+        with_a_load_balancer_and(&mut pool, address, End::ByServer, LETS_GO, QUIET, more);
+        end.join().unwrap();
+        let at = |message: &str| {
+            let at = pool.log().iter().rposition(|line| line["message"].to_string().contains(message));
+            at.unwrap_or_else(|| panic!("no {message:?}\n{}", *pool))
+        };
+        let (killed, replaced, over) =
+            (at("killed by SIGKILL"), at("worker ready"), at("load balancer wait over"));
+        assert!(killed < replaced && replaced < over, "{}", *pool);
+    }
+}
+
 #[test]
 fn a_queue_for_each_worker_is_watched_as_well_and_own_checks_are_no_clients() {
     leave_network();
@@ -215,6 +260,37 @@ fn the_kubelet_does_not_lengthen_the_wait() {
     until("they have been there", || (pool.counter("spawns") == 1).then_some(()));
     let over = ends_at_once(&pool);
     assert_eq!(over["checkers"], 0, "{over}");
+    readiness.stops();
+}
+
+/// All that goes on in a pod that nobody sends anything to any more: at the kubelet's own pace and with a pod's own wait where
+/// there is time for that.
+#[test]
+fn a_sidecar_and_the_kubelet_together_do_not_lengthen_the_wait() {
+    let full = std::env::var_os("DRAINIT_LB_WAIT_FULL").is_some();
+    let (wait, quiet, min, period) = match full {
+        true => ("3s..15s", "2s", ms(3000), ms(10_000)),
+        false => ("1s..12s", "600ms", ms(1000), ms(400)),
+    };
+    leave_network();
+    let options = ["--grace", "30s", "--lb-wait", wait, "--lb-quiet", quiet];
+    let mut pool = pool().options(options).server().start();
+    pool.wait_ready(1);
+    let (address, admin) = (pool.address(), pool.admin.local());
+    let sidecar = Sidecar::start(End::ByServer);
+    let count = || sidecar.connections.load(std::sync::atomic::Ordering::Relaxed);
+    let readiness = Checker::of(admin, period, "kube-probe/1.36");
+    let _tcp = Repeated::every(period, move || drop(TcpStream::connect(address)));
+    until("the sidecar is at work", || (count() > 10).then_some(()));
+    let (told, before) = (Instant::now(), count());
+    pool.signal(libc::SIGTERM);
+    let over = wait_is_over(&pool);
+    let (took, connections) = (told.elapsed(), count() - before);
+    assert_eq!((&over["reason"], &over["connections"]), (&"quiet".into(), &0.into()), "{over}\n{}", *pool);
+    assert!(seconds(&over, "waited_seconds") < min + ms(700), "{over}");
+    // Fifty a second, less what the machine has no time for.
+    assert!(f64::from(connections) > 20.0 * took.as_secs_f64(), "{connections} in {took:?}");
+    assert_eq!(pool.wait(), Exit::Code(0));
     readiness.stops();
 }
 

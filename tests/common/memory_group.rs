@@ -48,6 +48,12 @@ impl MemoryGroup {
         format!("write={}:0", self.0.join("cgroup.procs").display())
     }
 
+    /// To the group above it.
+    pub(crate) fn leave(&self) -> String {
+        let above = self.0.parent().unwrap_or(&self.0);
+        format!("write={}:0", above.join("cgroup.procs").display())
+    }
+
     pub(crate) fn kills(&self) -> u64 {
         let read = |file: &str| fs::read_to_string(self.0.join(file)).ok();
         let text = read("memory.events").or_else(|| read("memory.oom_control")).unwrap_or_default();

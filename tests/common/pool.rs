@@ -76,7 +76,12 @@ pub fn pool_without_socket() -> PoolLaunch {
 
 impl PoolLaunch {
     pub fn of(launch: Launch) -> Self {
-        let (port, admin, control) = (Port::reserve(), Port::reserve(), unique_name());
+        Self::at((Port::reserve(), Port::reserve()), launch)
+    }
+
+    /// At ports that another had, of the workers and of its probes.
+    pub fn at((port, admin): (Port, Port), launch: Launch) -> Self {
+        let control = unique_name();
         let admin_address = admin.local().to_string();
         // What a drainit that is killed leaves there goes with the namespace.
         let launch = launch.bare().under(["hide=/run", "hide=/dev/shm"]).options([
@@ -173,6 +178,11 @@ pub fn members(init: Process, status: &Value) -> Vec<Member> {
 }
 
 impl Pool {
+    /// Its ports, for another; it ends, if it has not.
+    pub fn into_ports(self) -> (Port, Port) {
+        (self.port, self.admin)
+    }
+
     /// Where the workers serve.
     pub fn address(&self) -> SocketAddr {
         self.port.local()

@@ -5,7 +5,7 @@
 pub mod rows;
 pub mod websocket;
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::process::Output;
 use std::time::Instant;
 
@@ -39,6 +39,12 @@ impl Deref for Trial {
 
     fn deref(&self) -> &Pool {
         &self.pool
+    }
+}
+
+impl DerefMut for Trial {
+    fn deref_mut(&mut self) -> &mut Pool {
+        &mut self.pool
     }
 }
 

@@ -76,6 +76,39 @@ pub fn uvicorn() -> Row {
     }
 }
 
+/// Answers take 50 ms.
+pub fn python_module() -> Row {
+    Row {
+        name: "python3 -m http.server",
+        needs: "/usr/bin/python3",
+        files: "module.py index.html",
+        command: "/usr/bin/python3 {dir}/module.py {port}",
+        ..PLAIN
+    }
+}
+
+pub fn c_forking() -> Row {
+    Row {
+        name: "C, a process for each connection",
+        needs: "cc",
+        files: "forks.c server.h",
+        build: "cc -O2 -DPAUSE=50000 -o {dir}/forks {dir}/forks.c",
+        command: "{dir}/forks {port}",
+        ..PLAIN
+    }
+}
+
+pub fn c_threads() -> Row {
+    Row {
+        name: "C, a thread for each connection",
+        needs: "cc",
+        files: "threads.c server.h",
+        build: "cc -O2 -pthread -DPAUSE=50000 -o {dir}/threads {dir}/threads.c",
+        command: "{dir}/threads {port}",
+        ..PLAIN
+    }
+}
+
 pub fn websocket() -> Row {
     Row {
         name: "Node.js, ws",

@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Engine;
-use crate::core::event::Notice;
+use crate::core::event::{Notice, QuietEnd};
 use crate::core::snapshot::Phase;
 use crate::core::time::Time;
 use crate::core::types::{Pid, WorkerId};
-use crate::sys::{connections, procfs};
+use crate::sys::{connections, process, procfs};
 
 /// Between two looks at a pool that drains.
 const EVERY: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const SHARE: u32 = 10;
 
 /// The same in a drain: other people's processes have work to do.
-const DRAIN_SHARE: u32 = 64;
+const DRAIN_SHARE: u32 = 100;
 
 /// So many workers are named when their time is up.
 const NAMED: usize = 16;
@@ -120,6 +120,7 @@ impl Engine {
             return;
         }
         let workers: Vec<_> = self.workers.iter().map(|(worker, known)| (*worker, known.pid)).collect();
+        let before = process::cpu_time();
         match self.open_connections(&workers) {
             Ok(seen) => {
                 self.census.find_owners(now, &seen, &workers);
@@ -131,7 +132,7 @@ impl Engine {
             }
         }
         self.census.looked = Some(now);
-        self.census.took = self.clock.now().since(now);
+        self.census.took = process::cpu_time().saturating_sub(before);
     }
 
     fn open_connections(
@@ -187,7 +188,8 @@ impl Engine {
     pub(super) fn tell_who_holds(&self, notice: &Notice) {
         let whose = |pid: Pid| match notice {
             Notice::HardDeadline => true,
-            Notice::WorkerKilled { pid: killed, .. } => *killed == pid,
+            Notice::WorkerKilled { pid: ended, .. }
+            | Notice::WorkerEndedQuietly { pid: ended, why: QuietEnd::Straggler, .. } => *ended == pid,
             _ => false,
         };
         let now = self.clock.now();

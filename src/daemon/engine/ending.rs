@@ -312,9 +312,9 @@ impl Engine {
             return false;
         }
         let listening = connections::inodes_of(&procfs::group(pid))
-            .and_then(|inodes| connections::listening_ports(&inodes));
-        let mut ports = match listening {
-            Ok(ports) => ports,
+            .and_then(|own| Ok((connections::listening_ports(&own)?, own)));
+        let (mut ports, own) = match listening {
+            Ok(found) => found,
             Err(error) => {
                 self.tell_blind(&error);
                 return false;
@@ -342,7 +342,7 @@ impl Engine {
             signal_by,
             watch,
             is_deaf: None,
-            own: BTreeSet::new(),
+            own,
             others: BTreeSet::new(),
             frozen: None,
         });

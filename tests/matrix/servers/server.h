@@ -6,6 +6,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+// What an answer takes, in microseconds.
+#ifndef PAUSE
+#define PAUSE 0
+#endif
+
 static void check(int result, const char *what) {
     if (result < 0) {
         perror(what);
@@ -26,6 +31,8 @@ static int listen_on(const char *port) {
 static void answer(int client, int pid) {
     char request[4096], body[32], head[128];
     if (read(client, request, sizeof request) > 0) {
+        if (PAUSE)
+            usleep(PAUSE);
         int length = sprintf(body, "pid %d\n", pid);
         int size = sprintf(head, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", length, body);
         if (write(client, head, size) < size)

@@ -1,0 +1,34 @@
+"""A server as gRPC's own examples have it: on SIGTERM it takes no call more and finishes those that it has."""
+import os
+import signal
+import sys
+import time
+from concurrent import futures
+
+import grpc
+
+port = sys.argv[1]
+
+
+def answer(request, context):
+    """After as many milliseconds as the request says; who has answered, and after how many attempts."""
+    metadata = dict(context.invocation_metadata())
+    time.sleep(int(request) / 1000)
+    return f"{port} {metadata.get('grpc-previous-rpc-attempts', 0)}".encode()
+
+
+def stop(*_):
+    server.stop(20)
+    # In one piece: other threads write too.
+    os.write(1, b"stopping\n")
+
+
+handler = grpc.method_handlers_generic_handler(
+    "test.Echo", {"Say": grpc.unary_unary_rpc_method_handler(answer)}
+)
+server = grpc.server(futures.ThreadPoolExecutor(32), handlers=[handler])
+if server.add_insecure_port(f"0.0.0.0:{port}") != int(port):
+    sys.exit(f"no port {port}")
+signal.signal(signal.SIGTERM, stop)
+server.start()
+server.wait_for_termination()
