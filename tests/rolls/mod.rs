@@ -19,7 +19,7 @@ use crate::steady::{Shape, Steady, Tally};
 pub const WORKERS: u64 = 2;
 
 /// No roll of a test takes so long, on the slowest machine.
-const PATIENCE: &str = "60s";
+const PATIENCE: &str = "3m";
 
 /// Rolls in a row: so many, unless `ROLLS` says how many.
 pub fn rolls(usually: u32) -> u32 {
