@@ -1,12 +1,15 @@
 //! The listening sockets when no worker accepts on them any more: drainit does, and then shuts them for everybody who has
 //! a copy.
 //!
-//! shutdown(2) resets whoever waits in a TCP socket's queue. So first a filter turns away SYNs, silently, while handshakes
-//! that have begun are completed; what has been queued is accepted, and then nobody is there to be reset. Whoever was
-//! turned away tries again a second later, as TCP does, and is refused.
+//! shutdown(2) resets whoever waits in a TCP socket's queue. So first the socket is bound to a network interface that does
+//! not exist: the kernel finds nobody there for a SYN, and refuses it, while handshakes that have begun are completed and
+//! the queue stays as it is, for everybody who accepts. Then what has been queued is accepted, and nobody is there to be
+//! reset. Where the kernel does not let us bind it (before Linux 5.7, without CAP_NET_RAW), a filter turns SYNs away,
+//! silently: whoever has sent one tries again a second later, as TCP does, and is refused.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -32,6 +35,12 @@ pub enum Accepted {
 
 /// So many connections in a row that cannot be accepted, and the queue is left for later.
 const FAILURES_MAX: usize = 64;
+
+/// asm-generic/socket.h, since Linux 5.0.
+const SO_BINDTOIFINDEX: libc::c_int = 62;
+
+/// The number of no network interface: nobody looks whether there is one.
+const NOWHERE: libc::c_int = libc::c_int::MAX;
 
 /// Where a TCP header, with which the kernel has a filter's packet begin, has its flags.
 const FLAGS: u32 = 13;
@@ -85,13 +94,23 @@ impl Listener {
         Accepted::Nobody
     }
 
+    /// Whoever connects from here on is refused, and for good: without CAP_NET_RAW there is no way back. Who accepts
+    /// notices nothing. A unix socket cannot do that.
+    ///
+    /// # Errors
+    /// The kernel's own, for the first socket that cannot be had refuse.
+    pub fn refuse_newcomers(&self) -> io::Result<()> {
+        let shapes = self.shapes.iter().filter(|shape| shape.listens && shape.address.is_some());
+        shapes.flat_map(Shape::sockets).try_for_each(bind_nowhere)
+    }
+
     /// Nobody new gets into the queues. A unix socket's newcomers are refused from here on.
     pub fn turn_newcomers_away(&self) {
         for shape in self.shapes.iter().filter(|shape| shape.listens) {
             for door in shape.sockets() {
                 // What is refused here is done by shutdown(2) alone, a little later.
                 let _ = match shape.address {
-                    Some(_) => attach(door),
+                    Some(_) => bind_nowhere(door).or_else(|_| attach(door)),
                     None => socket::shutdown(door.as_raw_fd(), Shutdown::Read).map_err(io::Error::from),
                 };
             }
@@ -114,19 +133,41 @@ fn somebody_waits(door: BorrowedFd<'_>) -> bool {
     poll(&mut entries, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
+fn bind_nowhere(door: BorrowedFd<'_>) -> io::Result<()> {
+    // A second time takes CAP_NET_RAW.
+    if number_of(door, SO_BINDTOIFINDEX)? == NOWHERE {
+        return Ok(());
+    }
+    set(door, SO_BINDTOIFINDEX, &NOWHERE)
+}
+
 fn attach(door: BorrowedFd<'_>) -> io::Result<()> {
     let program = sock_fprog { len: NO_NEWCOMERS.len() as u16, filter: NO_NEWCOMERS.as_ptr().cast_mut() };
-    // SAFETY: the kernel copies the program, which is as long as is said.
-    let result = unsafe {
-        libc::setsockopt(
-            door.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const program).cast(),
-            size_of::<sock_fprog>() as libc::socklen_t,
-        )
-    };
+    // The kernel copies the program, which is as long as is said.
+    set(door, libc::SO_ATTACH_FILTER, &program)
+}
+
+fn set<T>(door: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
+    set_at(libc::SOL_SOCKET, door, option, value)
+}
+
+fn set_at<T>(level: libc::c_int, door: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the value is as long as is said.
+    let result =
+        unsafe { libc::setsockopt(door.as_raw_fd(), level, option, ptr::from_ref(value).cast(), length) };
     check(result).map(drop)
+}
+
+fn number_of(door: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
+    let mut number: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the buffer is as long as is said.
+    let result = unsafe {
+        let place = (&raw mut number).cast();
+        libc::getsockopt(door.as_raw_fd(), libc::SOL_SOCKET, option, place, &mut length)
+    };
+    check(result).map(|_| number)
 }
 
 #[cfg(test)]
@@ -171,15 +212,17 @@ mod tests {
     }
 
     #[test]
-    fn who_is_in_the_queue_is_accepted_who_comes_is_turned_away_and_then_refused() {
+    fn who_is_in_the_queue_is_accepted_and_who_comes_is_refused() {
         let mut listener = listener("127.0.0.1:0");
         listener.add_part().unwrap();
         let address = address(&listener);
         let mut queued: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
         listener.be_non_blocking();
+        listener.refuse_newcomers().unwrap();
+        assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        // Once more takes no privilege.
         listener.turn_newcomers_away();
 
-        let newcomer = connecting(address);
         for client in &mut queued {
             // Packets of those that are connected still come through.
             client.write_all(b"hello").unwrap();
@@ -194,7 +237,6 @@ mod tests {
             peer.fall_silent();
         }
         assert_eq!(peers, 20);
-        assert!(!sock_diag::any_half_open(&[address.port()]), "not even a handshake begins");
 
         listener.shut();
         for client in &mut queued {
@@ -205,7 +247,35 @@ mod tests {
         assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         assert!(!listener.repair(), "it stays shut");
         assert!(accepted(&listener).is_none());
-        drop(newcomer);
+    }
+
+    #[test]
+    fn a_handshake_that_has_begun_is_completed() {
+        let listener = listener("127.0.0.1:0");
+        listener.be_non_blocking();
+        // It is over once there are data: tcp(7).
+        let seconds: libc::c_int = 10;
+        for door in listener.doors() {
+            set_at(libc::IPPROTO_TCP, door, libc::TCP_DEFER_ACCEPT, &seconds).unwrap();
+        }
+        let mut client = TcpStream::connect(address(&listener)).unwrap();
+        listener.refuse_newcomers().unwrap();
+        assert!(accepted(&listener).is_none());
+        client.write_all(b"hello").unwrap();
+        let peer = accepted(&listener).unwrap();
+        assert_eq!(peer.hear(&mut [0; 16]).unwrap(), 5);
+    }
+
+    #[test]
+    fn where_it_cannot_be_refused_a_handshake_does_not_begin() {
+        let listener = listener("127.0.0.1:0");
+        let _queued = TcpStream::connect(address(&listener)).unwrap();
+        listener.doors().for_each(|door| attach(door).unwrap());
+        listener.be_non_blocking();
+        let _newcomer = connecting(address(&listener));
+        assert!(accepted(&listener).is_some());
+        assert!(accepted(&listener).is_none());
+        assert!(!sock_diag::any_half_open(&[address(&listener).port()]));
     }
 
     #[test]
