@@ -90,6 +90,11 @@ impl Watch {
         (self.began + self.patience).since(now)
     }
 
+    /// When half of the time will be over.
+    pub(super) fn half_time(&self) -> Time {
+        self.began + self.patience / 2
+    }
+
     /// Half of the time has to do for being careful.
     fn care(&self) -> Duration {
         self.least.unwrap_or_else(|| WATCH.min(self.patience / 2))

@@ -83,6 +83,9 @@ pub(super) struct Endings {
     cannot_hang_up: bool,
     /// Nor can they be kept from accepting without being held.
     cannot_unpoll: bool,
+    /// Since when new connections are refused.
+    pub(super) refused: Option<Time>,
+    pub(super) cannot_refuse: bool,
 }
 
 #[derive(Debug)]
@@ -125,6 +128,21 @@ enum Found {
 impl Endings {
     pub(super) fn ports_of_told(&self) -> impl Iterator<Item = (&Pid, &BTreeSet<u16>)> {
         self.ports.iter()
+    }
+
+    /// Where all of `workers` end at a quiet moment and in no other way: when half of their time will be over, and when it
+    /// began.
+    pub(super) fn of_all(&self, mut workers: impl Iterator<Item = WorkerId>) -> Option<(Time, Time)> {
+        let ends = |worker: WorkerId| {
+            self.sought.iter().any(|ending| {
+                ending.worker == worker && ending.why == QuietEnd::NoHandler && ending.signal_by.is_none()
+            })
+        };
+        if !workers.all(ends) {
+            return None;
+        }
+        let began = self.sought.iter().map(|ending| ending.began).max()?;
+        Some((began, self.sought.iter().map(|ending| ending.watch.half_time()).min()?))
     }
 
     pub(super) fn next_look(&self) -> Option<Time> {
@@ -326,10 +344,6 @@ impl Engine {
         if ports.is_empty() && self.names().is_empty() {
             return false;
         }
-        // What it might accept now would wait in vain otherwise: nobody else is there to take it.
-        if why == QuietEnd::NoHandler && !self.others_serve(worker) && self.has_no_connection(pid, &ports) {
-            return false;
-        }
         let now = self.clock.now();
         self.endings.sought.push(Ending {
             worker,
@@ -346,7 +360,23 @@ impl Engine {
             others: BTreeSet::new(),
             frozen: None,
         });
+        self.refuse_newcomers(now);
+        if self.has_nothing_to_wait_for() {
+            self.endings.sought.pop();
+            return false;
+        }
         true
+    }
+
+    /// Of who was sought last. What it might accept now would wait in vain otherwise, where nobody else is there to take it.
+    fn has_nothing_to_wait_for(&self) -> bool {
+        let Some(ending) = self.endings.sought.last() else { return false };
+        if ending.why != QuietEnd::NoHandler || self.others_serve(ending.worker) {
+            return false;
+        }
+        // Somebody waits there, and may be accepted just now; nobody else will come.
+        let expects = self.endings.refused.is_some() && self.launcher.sockets.waiting_for(ending.worker) > 0;
+        !expects && self.has_no_connection(ending.pid, &ending.ports)
     }
 
     /// As far as can be seen.
@@ -382,6 +412,7 @@ impl Engine {
             return;
         }
         let before = process::cpu_time();
+        self.refuse_newcomers(now);
         let mut sought = std::mem::take(&mut self.endings.sought);
         // One look for all that run.
         let mut shared = Shared::default();
@@ -433,7 +464,7 @@ impl Engine {
         let may_hang_up = ending.goes_by_and_by()
             && !self.endings.cannot_hang_up
             && idle.iter().any(|one| one.state != State::OwnDone);
-        if quiet && !self.is_needed(ending) || may_hang_up {
+        if quiet && !self.is_needed(ending, now) || may_hang_up {
             ending.freeze(now, false);
         } else if self.may_hold(ending, now) && !*is_at_work {
             ending.freeze(now, true);
@@ -466,7 +497,7 @@ impl Engine {
                 if ending.goes_by_and_by() || all && ending.signal_by.is_none() {
                     self.hang_up(&members, &idle);
                 }
-                if all && !self.is_needed(ending) {
+                if all && !self.is_needed(ending, now) {
                     return Found::Quiet;
                 }
             }
@@ -491,9 +522,10 @@ impl Engine {
     }
 
     /// Somebody waits, and nobody else is there to be waited for.
-    fn is_needed(&self, ending: &Ending) -> bool {
+    fn is_needed(&self, ending: &Ending, now: Time) -> bool {
         let sockets = &self.launcher.sockets;
-        sockets.are_shared() && !self.others_accept(ending) && sockets.waiting_for(ending.worker) > 0
+        let is_alone = sockets.are_shared() && !self.others_accept(ending);
+        is_alone && !self.has_had_its_turn(now) && sockets.waiting_for(ending.worker) > 0
     }
 
     /// Others serve, and go on doing so.

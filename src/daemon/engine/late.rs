@@ -14,6 +14,8 @@ impl Engine {
     pub(super) fn answer_late(&mut self, linger_until: Time) {
         let now = self.clock.now();
         self.late_has_begun = true;
+        // Nobody comes to be lingered for.
+        let linger_until = if self.endings.refused.is_some() { now } else { linger_until };
         self.late = self.late_answer.as_ref().map(|answer| Late::new(answer, now, linger_until));
         if self.late.is_none() {
             self.events.push_back(Event::LateAnswered);

@@ -7,6 +7,7 @@ mod late;
 mod messages;
 mod observing;
 mod reaping;
+mod refusing;
 mod rolls;
 mod steering;
 mod watching;
