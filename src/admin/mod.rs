@@ -135,6 +135,8 @@ pub enum Request {
     },
     /// Look at the workers now and publish the snapshot; only then reply.
     Refresh {
+        /// Their connections too.
+        counted: bool,
         /// Told when the snapshot is out.
         reply: oneshot::Sender<()>,
     },
@@ -145,21 +147,26 @@ impl Shared {
         Arc::clone(&self.snapshot.borrow())
     }
 
-    /// The snapshot after the loop has looked at the workers; the last one where it does not find the time.
+    /// The snapshot after the loop has looked at the workers and counted their connections; the last one where it does not
+    /// find the time.
     async fn refreshed(&self) -> Arc<Snapshot> {
+        self.refreshed_with(true).await
+    }
+
+    async fn refreshed_with(&self, counted: bool) -> Arc<Snapshot> {
         let (reply, done) = oneshot::channel();
-        if self.requests.try_send(Request::Refresh { reply }).is_ok() {
+        if self.requests.try_send(Request::Refresh { counted, reply }).is_ok() {
             let _ = timeout(REFRESH_WAIT, done).await;
         }
         self.latest()
     }
 
-    /// As [`Self::refreshed`], where looking can make a difference to readiness: a worker without a socket of
+    /// After a look at the workers, where looking can make a difference to readiness: a worker without a socket of
     /// drainit's is only looked at when somebody asks.
     async fn refreshed_if_waiting(&self) -> Arc<Snapshot> {
         let seen = self.latest();
         let waiting = !seen.ready && matches!(seen.phase, Phase::Starting | Phase::Serving);
-        if waiting { self.refreshed().await } else { seen }
+        if waiting { self.refreshed_with(false).await } else { seen }
     }
 }
 

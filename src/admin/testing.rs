@@ -81,7 +81,7 @@ pub(crate) fn fixture(snapshot: Snapshot) -> (Shared, watch::Sender<Arc<Snapshot
 pub(crate) async fn serve_loop(mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.recv().await {
         match request {
-            Request::Refresh { reply } => drop(reply.send(())),
+            Request::Refresh { reply, .. } => drop(reply.send(())),
             Request::Restart { order, reply } => {
                 drop(reply.send(match order.version.as_deref() {
                     Some("bad") => Outcome::RolledBack("rolled back: worker 0 exited with code 1".to_owned()),

@@ -1,6 +1,6 @@
 //! The connections of a server: sock_diag(7) over netlink, /proc/net where that is refused.
 //!
-//! [`to_ports`] and [`to_names`] list them, [`inodes_of`] says which are a process's, and [`of_group`] puts the two
+//! [`to_ports`] and [`to_names`] list them ([`super::listing`] a part at a time), [`inodes_of`] says which are a process's, and [`of_group`] puts the two
 //! together. A connection that nobody has accepted yet belongs to no process: its inode is 0, and it is left out.
 //!
 //! One look is a dump a port and address family, whatever the number of processes; the kernel walks its table of all
@@ -16,7 +16,7 @@ use nix::libc;
 use super::eyes::look_at;
 use super::procfs;
 use super::sock_diag::{
-    ANY, DUMP, INODE, LISTEN, ask, field, inet_request_with, open, read_u32, unix_request_with,
+    ANY, DUMP, INODE, LISTEN, ask, field, inet_request_with, open, read_u32, to_port, unix_request_with,
 };
 use crate::core::types::Pid;
 
@@ -97,28 +97,6 @@ pub fn to_ports(ports: &BTreeSet<u16>) -> io::Result<Vec<Connection>> {
     by_netlink(ports).or_else(|_| by_procfs(ports))
 }
 
-/// Inode and peer of all accepted TCP connections to these local ports on which our side has not finished: the list of
-/// [`to_ports`] without what makes that one dear.
-///
-/// # Errors
-/// As of [`to_ports`].
-pub fn open_to_ports(ports: &BTreeSet<u16>) -> io::Result<Vec<(u64, Option<IpAddr>)>> {
-    const OPEN: u32 = 1 << 1 | 1 << 8;
-    let peer = |ends: Option<Ends>| ends.map(|ends| ends.remote.ip());
-    let mut found = Vec::new();
-    let dumped = dump(ports, 0, OPEN, |message| {
-        let connection = read_connection(message);
-        found.extend(connection.map(|connection| (connection.inode, peer(connection.ends))));
-    });
-    match dumped {
-        Ok(()) => Ok(found),
-        Err(_) => {
-            let all = by_procfs(ports)?.into_iter().filter(|connection| connection.state != State::OwnDone);
-            Ok(all.map(|connection| (connection.inode, peer(connection.ends))).collect())
-        }
-    }
-}
-
 fn by_netlink(ports: &BTreeSet<u16>) -> io::Result<Vec<Connection>> {
     let mut found = Vec::new();
     dump(ports, WANT_INFO, CONNECTED, |message| found.extend(read_connection(message)))?;
@@ -131,12 +109,8 @@ fn dump(ports: &BTreeSet<u16>, wanted: u8, states: u32, mut each: impl FnMut(&[u
     }
     let netlink = open()?;
     for port in ports {
-        let mut id = ANY;
-        if let Some(local) = id.first_chunk_mut() {
-            *local = port.to_be_bytes();
-        }
         for family in [libc::AF_INET, libc::AF_INET6] {
-            ask(&netlink, DUMP, &inet_request_with(wanted, family, states, &id), &mut each)?;
+            ask(&netlink, DUMP, &inet_request_with(wanted, family, states, &to_port(*port)), &mut each)?;
         }
     }
     Ok(())
@@ -193,7 +167,7 @@ pub(super) fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
 }
 
 /// `sl local remote st tx:rx tr:when retrnsmt uid timeout inode`
-fn by_procfs(ports: &BTreeSet<u16>) -> io::Result<Vec<Connection>> {
+pub(super) fn by_procfs(ports: &BTreeSet<u16>) -> io::Result<Vec<Connection>> {
     Ok(read_tables()?.lines().filter_map(|line| read_line(line, ports)).collect())
 }
 

@@ -19,6 +19,7 @@ pub mod hangup;
 pub mod install;
 pub mod kill;
 pub mod listen;
+pub mod listing;
 pub mod memory;
 pub mod notify;
 pub mod oom_score;

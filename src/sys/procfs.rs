@@ -187,23 +187,46 @@ pub fn is_within(pid: Pid, root: Pid) -> Option<bool> {
 /// # Errors
 /// EACCES where the process belongs to another user or is not dumpable (ptrace(2)).
 pub fn descriptors(pid: Pid) -> io::Result<Vec<(i32, String)>> {
-    let directory = format!("/proc/{pid}/fd");
-    // Each name is looked up below this one: finding the process again and again is most of the work.
-    let handle = fs::File::open(&directory)?;
-    let mut found = Vec::new();
-    for entry in fs::read_dir(&directory)?.flatten() {
-        let name = entry.file_name();
-        let target = match readlinkat(&handle, name.as_os_str()) {
-            Ok(target) => target,
-            // Root may read every directory, and what is in this one it may not.
-            Err(Errno::EACCES) => return Err(Errno::EACCES.into()),
-            // Closed meanwhile.
-            Err(_) => continue,
-        };
-        let fd = name.to_str().and_then(|name| name.parse().ok());
-        found.extend(fd.zip(target.into_string().ok()));
+    Descriptors::of(pid)?.collect()
+}
+
+/// The same, one after the other.
+#[derive(Debug)]
+pub struct Descriptors {
+    /// Each name is looked up below this one: finding the process again and again is most of the work.
+    handle: fs::File,
+    entries: fs::ReadDir,
+}
+
+impl Descriptors {
+    /// # Errors
+    /// As of [`descriptors`].
+    pub fn of(pid: Pid) -> io::Result<Self> {
+        let directory = format!("/proc/{pid}/fd");
+        Ok(Self { handle: fs::File::open(&directory)?, entries: fs::read_dir(&directory)? })
     }
-    Ok(found)
+}
+
+impl Iterator for Descriptors {
+    type Item = io::Result<(i32, String)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for entry in self.entries.by_ref().flatten() {
+            let name = entry.file_name();
+            let target = match readlinkat(&self.handle, name.as_os_str()) {
+                Ok(target) => target,
+                // Root may read every directory, and what is in this one it may not.
+                Err(Errno::EACCES) => return Some(Err(Errno::EACCES.into())),
+                // Closed meanwhile.
+                Err(_) => continue,
+            };
+            let fd = name.to_str().and_then(|name| name.parse().ok());
+            if let Some(found) = fd.zip(target.into_string().ok()) {
+                return Some(Ok(found));
+            }
+        }
+        None
+    }
 }
 
 /// The inode in `socket:[…]`.

@@ -30,7 +30,19 @@ pub(super) const ANY: [u8; 48] = {
     id
 };
 
+/// struct inet_diag_sockid that names a local port.
+pub(super) fn to_port(port: u16) -> [u8; 48] {
+    let mut id = ANY;
+    if let Some(local) = id.first_chunk_mut() {
+        *local = port.to_be_bytes();
+    }
+    id
+}
+
 pub(super) const DUMP: i32 = libc::NLM_F_DUMP;
+
+/// The kernel hands over no more at once.
+pub(super) const BUFFER: usize = 32 * 1024;
 
 const HEADER: usize = 16;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -138,34 +150,54 @@ pub(super) fn ask(
     payload: &[u8],
     mut each: impl FnMut(&[u8]),
 ) -> io::Result<()> {
+    send(netlink, how, payload)?;
+    let mut buffer = vec![0; BUFFER];
+    while receive(netlink, &mut buffer, &mut each)? && how == DUMP {}
+    Ok(())
+}
+
+pub(super) fn send(netlink: &OwnedFd, how: i32, payload: &[u8]) -> io::Result<()> {
+    send_as(SOCK_DIAG_BY_FAMILY, netlink, how, payload)
+}
+
+/// A dump of the connections of both families: the older request has one table walked through once for them.
+pub(super) fn send_for_both_families(netlink: &OwnedFd, states: u32, id: &[u8; 48]) -> io::Result<()> {
+    const TCPDIAG_GETSOCK: u16 = 18;
+    // struct inet_diag_req: family and two lengths that mean nothing, extensions, the socket's id, states, nothing.
+    let mut request = vec![0; 4];
+    request.extend(id);
+    request.extend(states.to_ne_bytes());
+    request.extend([0; 4]);
+    send_as(TCPDIAG_GETSOCK, netlink, DUMP, &request)
+}
+
+fn send_as(kind: u16, netlink: &OwnedFd, how: i32, payload: &[u8]) -> io::Result<()> {
     let flags = (libc::NLM_F_REQUEST | how) as u16;
     let length = u32::try_from(HEADER + payload.len()).unwrap_or_default();
     let mut request = Vec::with_capacity(HEADER + payload.len());
     request.extend(length.to_ne_bytes());
-    request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
     request.extend(flags.to_ne_bytes());
     request.extend([0; 8]);
     request.extend(payload);
     socket::send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
-    let mut buffer = vec![0; 32 * 1024];
-    loop {
-        let read = socket::recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        let mut rest = buffer.get(..read).unwrap_or_default();
-        while let Some((kind, message, after)) = split_message(rest) {
-            match i32::from(kind) {
-                libc::NLMSG_DONE => return Ok(()),
-                libc::NLMSG_ERROR => return Err(io::Error::other("sock_diag refused")),
-                _ => each(message),
-            }
-            rest = after;
+    Ok(())
+}
+
+/// As much of an answer as the kernel hands over at once. Says whether there is more: of a dump it goes on where it was
+/// when it is read the next time.
+pub(super) fn receive(netlink: &OwnedFd, buffer: &mut [u8], mut each: impl FnMut(&[u8])) -> io::Result<bool> {
+    let read = socket::recv(netlink.as_raw_fd(), buffer, MsgFlags::empty())?;
+    let mut rest = buffer.get(..read).unwrap_or_default();
+    while let Some((kind, message, after)) = split_message(rest) {
+        match i32::from(kind) {
+            libc::NLMSG_DONE => return Ok(false),
+            libc::NLMSG_ERROR => return Err(io::Error::other("sock_diag refused")),
+            _ => each(message),
         }
-        if how != DUMP {
-            return Ok(());
-        }
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        rest = after;
     }
+    if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(true) }
 }
 
 /// One netlink message: its kind, its payload, what follows. netlink(7)

@@ -1,18 +1,22 @@
 //! How many connections each worker holds, and since when: for whoever asks, and once a second while they drain.
 //!
-//! A look is a dump of the sockets with the pool's ports, which the kernel makes some million of a second. Whose they are
-//! takes reading the descriptors of all workers, so it is remembered: a connection never changes hands.
+//! A look is a dump of the sockets with the pool's ports, which the kernel makes some million of a second. It is taken in
+//! slices, between which everybody else has his turn, and shows once it is whole.
+
+mod look;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use super::Engine;
 use crate::core::event::{Notice, QuietEnd};
 use crate::core::snapshot::Phase;
 use crate::core::time::Time;
 use crate::core::types::{Pid, WorkerId};
-use crate::sys::{connections, process, procfs};
+use crate::sys::{connections, process, procfs, sock_diag};
+use look::{Held, Look, Register};
 
 /// Between two looks at a pool that drains.
 const EVERY: Duration = Duration::from_secs(1);
@@ -23,40 +27,41 @@ const SHARE: u32 = 10;
 /// The same in a drain: other people's processes have work to do.
 const DRAIN_SHARE: u32 = 100;
 
+/// So long a look goes on without a pause, and so long it pauses: timers have ticks of a millisecond.
+const SLICE: Duration = Duration::from_millis(3);
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// So many workers are named when their time is up.
 const NAMED: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Census {
-    /// By inode.
-    known: BTreeMap<u64, Known>,
-    round: u64,
+    register: Register,
     held: BTreeMap<WorkerId, Held>,
+    /// Without pauses.
     took: Duration,
     looked: Option<Time>,
     due: Option<Time>,
+    under_way: Option<UnderWay>,
     /// It cannot be seen, and that has been said.
     blind: bool,
     /// Where workers of a pool without `--listen` listen, or did before they were told to stop.
     ports: BTreeMap<Pid, BTreeSet<u16>>,
+    /// All listening sockets there were when somebody looked for those.
+    listening: BTreeSet<u64>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    /// `None`: nobody's who could be looked at.
-    owner: Option<WorkerId>,
-    since: Time,
-    /// The look that saw it last.
-    round: u64,
-}
-
-/// What one worker holds.
-#[derive(Clone, Debug, Default)]
-struct Held {
-    connections: u32,
-    peers: BTreeSet<IpAddr>,
-    /// When the oldest was seen first.
-    since: Option<Time>,
+/// A look that is not over.
+#[derive(Debug)]
+struct UnderWay {
+    look: Look,
+    began: Time,
+    took: Duration,
+    goes_on: Time,
+    /// Who wants to know.
+    asking: Vec<oneshot::Sender<()>>,
+    /// The log does.
+    tells: bool,
 }
 
 impl Census {
@@ -71,92 +76,119 @@ impl Census {
     }
 
     pub(super) fn next_look(&self) -> Option<Time> {
-        self.due
+        self.due.into_iter().chain(self.under_way.as_ref().map(|look| look.goes_on)).min()
     }
 
-    /// Whose each of them is; those that nobody knows yet are looked for among all descriptors.
-    fn find_owners(&mut self, now: Time, seen: &[(u64, Option<IpAddr>)], workers: &[(WorkerId, Pid)]) {
-        self.round += 1;
-        let mut unknown = Vec::new();
-        for (inode, _) in seen {
-            match self.known.get_mut(inode) {
-                Some(known) => known.round = self.round,
-                None => unknown.push(*inode),
-            }
-        }
-        let mut owners = BTreeMap::new();
-        let sole = if let [(worker, _)] = workers { Some(*worker) } else { None };
-        if sole.is_none() && !unknown.is_empty() {
-            for (worker, pid) in workers {
-                let inodes = connections::inodes_of(&procfs::group(*pid)).unwrap_or_default();
-                owners.extend(inodes.into_iter().map(|inode| (inode, *worker)));
-            }
-        }
-        for inode in unknown {
-            let owner = sole.or_else(|| owners.get(&inode).copied());
-            self.known.insert(inode, Known { owner, since: now, round: self.round });
-        }
-        self.known.retain(|_, known| known.round == self.round);
-    }
-
-    fn count(&mut self, seen: &[(u64, Option<IpAddr>)]) {
-        self.held.clear();
-        for (inode, peer) in seen {
-            let Some(Known { owner: Some(owner), since, .. }) = self.known.get(inode) else { continue };
-            let held = self.held.entry(*owner).or_default();
-            held.connections += 1;
-            held.peers.extend(*peer);
-            held.since = Some(held.since.map_or(*since, |oldest| oldest.min(*since)));
-        }
+    /// There is nothing to look at, or somebody just has, and it took its time.
+    fn is_settled(&self, now: Time) -> bool {
+        self.blind || self.looked.is_some_and(|looked| now.since(looked) < self.took * SHARE)
     }
 }
 
 impl Engine {
-    /// Count anew, unless that has just been done and took its time.
-    pub(super) fn take_census(&mut self) {
-        let now = self.clock.now();
-        let recent = self.census.looked.is_some_and(|looked| now.since(looked) < self.census.took * SHARE);
-        if recent || self.census.blind || self.workers.is_empty() {
-            return;
+    /// Publish what is counted now, unless that has just been done, and say when it is out.
+    pub(super) fn count_for(&mut self, reply: oneshot::Sender<()>) {
+        if !self.take_census(false) {
+            self.publish();
+            let _ = reply.send(());
+        } else if let Some(under_way) = &mut self.census.under_way {
+            under_way.asking.push(reply);
+            self.go_on_counting(self.clock.now());
         }
-        let workers: Vec<_> = self.workers.iter().map(|(worker, known)| (*worker, known.pid)).collect();
-        let before = process::cpu_time();
-        match self.open_connections(&workers) {
-            Ok(seen) => {
-                self.census.find_owners(now, &seen, &workers);
-                self.census.count(&seen);
-            }
-            Err(error) => {
-                self.census.blind = true;
-                tracing::info!(%error, "connections cannot be counted");
-            }
-        }
-        self.census.looked = Some(now);
-        self.census.took = process::cpu_time().saturating_sub(before);
     }
 
-    fn open_connections(
-        &mut self,
-        workers: &[(WorkerId, Pid)],
-    ) -> std::io::Result<Vec<(u64, Option<IpAddr>)>> {
-        let mut ports: BTreeSet<u16> = self.launcher.sockets.ports().collect();
-        if self.launcher.sockets.is_empty() {
-            // Where they listen; or did, if they have been told to stop.
-            for (_, pid) in workers {
-                let inodes = connections::inodes_of(&procfs::group(*pid))?;
-                let listening = connections::listening_ports(&inodes)?;
-                if !listening.is_empty() {
-                    self.census.ports.insert(*pid, listening);
-                }
-            }
-            self.census.ports.extend(self.endings.ports_of_told().map(|(pid, ports)| (*pid, ports.clone())));
-            self.census.ports.retain(|pid, _| workers.iter().any(|(_, worker)| worker == pid));
-            ports.extend(self.census.ports.values().flatten());
+    /// Begin to count anew, where nobody does already. Says whether it is being counted.
+    fn take_census(&mut self, tells: bool) -> bool {
+        if let Some(under_way) = &mut self.census.under_way {
+            under_way.tells |= tells;
+            return true;
         }
-        let mut seen = connections::open_to_ports(&ports)?;
-        let unix = connections::to_names(&self.launcher.sockets.names().collect());
-        seen.extend(unix.into_iter().flatten().map(|connection| (connection.inode, None)));
-        Ok(seen)
+        let now = self.clock.now();
+        if self.workers.is_empty() || self.census.is_settled(now) {
+            return false;
+        }
+        let workers: Vec<_> = self.workers.iter().map(|(worker, known)| (*worker, known.pid)).collect();
+        match self.ports_of(&workers) {
+            Ok(ports) => {
+                let names = self.launcher.sockets.names().collect();
+                let look = Look::new(now, workers, ports, names, &mut self.census.register);
+                let (took, asking) = (Duration::ZERO, Vec::new());
+                self.census.under_way =
+                    Some(UnderWay { look, began: now, took, goes_on: now, asking, tells });
+                true
+            }
+            Err(error) => {
+                self.go_blind(&error);
+                false
+            }
+        }
+    }
+
+    pub(super) fn go_on_counting(&mut self, now: Time) {
+        let Some(mut under_way) = self.census.under_way.take_if(|look| look.goes_on <= now) else { return };
+        let resumed = self.clock.now();
+        let before = process::cpu_time();
+        let end = loop {
+            let more = under_way.look.go_on(&mut self.census.register);
+            let now = self.clock.now();
+            if !matches!(more, Ok(true)) {
+                break more;
+            }
+            if now.since(resumed) >= SLICE {
+                under_way.took += process::cpu_time().saturating_sub(before);
+                under_way.goes_on = now + PAUSE;
+                self.census.under_way = Some(under_way);
+                return;
+            }
+        };
+        let UnderWay { look, began, took, asking, tells, .. } = under_way;
+        match end {
+            Ok(_) => self.census.held = look.close(&mut self.census.register),
+            Err(error) => self.go_blind(&error),
+        }
+        self.census.looked = Some(began);
+        self.census.took = took + process::cpu_time().saturating_sub(before);
+        if let Some(due) = &mut self.census.due {
+            *due = (*due).max(began + self.census.took * DRAIN_SHARE);
+        }
+        if let Some(connections) = self.census.total().filter(|_| tells) {
+            let (phase, workers) = (self.core.phase().name(), self.workers.len());
+            tracing::info!(phase, workers, connections, "letting go");
+        }
+        tracing::debug!(took = ?self.census.took, "connections counted");
+        self.publish();
+        for reply in asking {
+            let _ = reply.send(());
+        }
+    }
+
+    fn go_blind(&mut self, error: &std::io::Error) {
+        self.census.blind = true;
+        tracing::info!(%error, "connections cannot be counted");
+    }
+
+    /// Where connections to these workers end.
+    fn ports_of(&mut self, workers: &[(WorkerId, Pid)]) -> std::io::Result<BTreeSet<u16>> {
+        if !self.launcher.sockets.is_empty() {
+            return Ok(self.launcher.sockets.ports().collect());
+        }
+        let census = &mut self.census;
+        // Whose sockets they are takes reading all descriptors.
+        let listening = sock_diag::listening_inodes();
+        let changed = std::mem::replace(&mut census.listening, listening) != census.listening;
+        for (_, pid) in
+            workers.iter().filter(|(_, pid)| changed || !census.ports.contains_key(pid)).collect::<Vec<_>>()
+        {
+            let inodes = connections::inodes_of(&procfs::group(*pid))?;
+            let ports = connections::listening_ports(&inodes)?;
+            // Or did, if it has been told to stop.
+            if !ports.is_empty() || !census.ports.contains_key(pid) {
+                census.ports.insert(*pid, ports);
+            }
+        }
+        census.ports.extend(self.endings.ports_of_told().map(|(pid, ports)| (*pid, ports.clone())));
+        census.ports.retain(|pid, _| workers.iter().any(|(_, worker)| worker == pid));
+        Ok(census.ports.values().flatten().copied().collect())
     }
 
     /// Once a second while load balancers or workers let go.
@@ -175,13 +207,8 @@ impl Engine {
         if first && self.is_init_only() {
             return;
         }
-        self.take_census();
-        self.census.due = Some(now + EVERY.max(self.census.took * DRAIN_SHARE));
-        if let (false, Some(connections)) = (first, self.census.total()) {
-            let workers = self.workers.len();
-            tracing::info!(phase = phase.name(), workers, connections, "letting go");
-        }
-        self.publish();
+        self.take_census(!first);
+        self.go_on_counting(now);
     }
 
     /// Their time is up: who still held what, a second ago at most. A deadline waits for no look.

@@ -244,6 +244,7 @@ impl Engine {
         self.look_at_retiring(now);
         self.look_for_the_overweight(now);
         self.look_for_quiet(now);
+        self.go_on_counting(now);
         self.tell_progress(now);
         self.look_at_late(now);
         self.look_for_load_balancers(now);
@@ -278,9 +279,11 @@ impl Engine {
         match request {
             Request::Command { command, reply } => self.command(command, Some(reply)),
             Request::Restart { order, reply } => self.take_restart(&order, reply),
-            Request::Refresh { reply } => {
+            Request::Refresh { counted, reply } => {
                 self.look_at_workers();
-                self.take_census();
+                if counted {
+                    return self.count_for(reply);
+                }
                 self.publish();
                 let _ = reply.send(());
             }
