@@ -38,7 +38,7 @@ pub(super) async fn answer(State(shared): State<Shared>) -> Response {
 
 /// Until nobody listens, or there is nothing more to tell.
 async fn narrate(mut shared: Shared, tell: mpsc::Sender<Bytes>, _seat: OwnedSemaphorePermit) {
-    let first = shared.refreshed().await;
+    let first = shared.counted().await;
     shared.snapshot.mark_unchanged();
     let Ok(json) = serde_json::to_string(&*first) else { return };
     let mut text = format!("{PREAMBLE}event: status\ndata: {json}\n\n");

@@ -31,7 +31,7 @@ use crate::core::snapshot::{BreakerState, Phase, Snapshot, WorkerState};
 pub(super) async fn answer(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let format = Format::accepted(accept);
-    let snapshot = shared.refreshed().await;
+    let snapshot = shared.counted().await;
     let sources = Sources { snapshot, facts: shared.facts, stats: shared.stats, process: Process::read() };
     match render(sources, format) {
         Ok(text) => ([(CONTENT_TYPE, format.content_type())], text).into_response(),

@@ -135,8 +135,8 @@ pub enum Request {
     },
     /// Look at the workers now and publish the snapshot; only then reply.
     Refresh {
-        /// Their connections too.
-        counted: bool,
+        /// Count their connections too: the kernel walks through all that there are.
+        connections: bool,
         /// Told when the snapshot is out.
         reply: oneshot::Sender<()>,
     },
@@ -150,12 +150,17 @@ impl Shared {
     /// The snapshot after the loop has looked at the workers and counted their connections; the last one where it does not
     /// find the time.
     async fn refreshed(&self) -> Arc<Snapshot> {
-        self.refreshed_with(true).await
+        self.after_a_look(false).await
     }
 
-    async fn refreshed_with(&self, counted: bool) -> Arc<Snapshot> {
+    /// The same, and their connections have been counted.
+    async fn counted(&self) -> Arc<Snapshot> {
+        self.after_a_look(true).await
+    }
+
+    async fn after_a_look(&self, connections: bool) -> Arc<Snapshot> {
         let (reply, done) = oneshot::channel();
-        if self.requests.try_send(Request::Refresh { counted, reply }).is_ok() {
+        if self.requests.try_send(Request::Refresh { connections, reply }).is_ok() {
             let _ = timeout(REFRESH_WAIT, done).await;
         }
         self.latest()
@@ -166,7 +171,7 @@ impl Shared {
     async fn refreshed_if_waiting(&self) -> Arc<Snapshot> {
         let seen = self.latest();
         let waiting = !seen.ready && matches!(seen.phase, Phase::Starting | Phase::Serving);
-        if waiting { self.refreshed_with(false).await } else { seen }
+        if waiting { self.refreshed().await } else { seen }
     }
 }
 

@@ -1,17 +1,26 @@
 //! `/status` for programs and `/` for people. Neither shows arguments or environment: they hold secrets.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
 
 use super::Shared;
 
-/// The snapshot as JSON.
-pub(super) async fn status(State(shared): State<Shared>) -> Response {
-    let snapshot = shared.refreshed().await;
+const NO_CONNECTIONS: &str = "exclude=connections";
+
+/// The snapshot as JSON; `?exclude=connections` leaves out what is dear to find out.
+pub(super) async fn status(State(shared): State<Shared>, uri: Uri) -> Response {
+    let snapshot = if uri.query().is_some_and(|query| query.split('&').any(|pair| pair == NO_CONNECTIONS)) {
+        let mut snapshot = shared.refreshed().await;
+        Arc::make_mut(&mut snapshot).workers.iter_mut().for_each(|worker| worker.connections = None);
+        snapshot
+    } else {
+        shared.counted().await
+    };
     match serde_json::to_string(&*snapshot) {
         Ok(json) => ([(CONTENT_TYPE, "application/json")], json + "\n").into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ask::{Answer, ask, ask_watching};
+use super::ask::{Answer, ROLLS, ask, ask_watching};
 use super::error::ClientError;
 use super::progress::Progress;
 use super::{CANNOT_ASK, DEADLINE, NO, OK, complain, misunderstood, say};
@@ -24,7 +24,7 @@ pub fn restart(endpoint: &Endpoint, order: &Restart, deadline: Duration) -> u8 {
         ask(endpoint, "POST", "/restart", Some(body), DEADLINE)
     };
     if progress.is_drawn()
-        && let Ok(Answer { status: 200, body }) = ask(endpoint, "GET", "/status", None, DEADLINE)
+        && let Ok(Answer { status: 200, body }) = ask(endpoint, "GET", ROLLS, None, DEADLINE)
     {
         progress.finish(&body);
     }

@@ -28,8 +28,13 @@ pub(super) enum Message {
     Unread(WorkerId),
     /// These of `--watch` have changed, in one burst.
     Changed(Vec<PathBuf>),
-    /// Look into the worker's /proc.
+    /// Look into the worker's /proc, whether it accepts yet. No answer, where it is ready by its own word.
     Look {
+        worker: WorkerId,
+        reply: oneshot::Sender<Sight>,
+    },
+    /// The same, whether it still does.
+    LookOut {
         worker: WorkerId,
         reply: oneshot::Sender<Sight>,
     },

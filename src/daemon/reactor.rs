@@ -142,6 +142,11 @@ impl<'a> Reactor<'a> {
             Message::Unread(worker) => self.engine.on_unread(worker),
             Message::Changed(paths) => self.engine.watched_path_changed(&paths),
             Message::Look { worker, reply } => {
+                if !self.engine.is_ready(worker) {
+                    let _ = reply.send(self.engine.look_at(worker));
+                }
+            }
+            Message::LookOut { worker, reply } => {
                 let _ = reply.send(self.engine.look_at(worker));
             }
             Message::Connect { worker, reply } => {

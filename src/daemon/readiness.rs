@@ -89,7 +89,7 @@ pub(super) async fn watch_out(worker: WorkerId, sure: bool, to_loop: mpsc::Sende
     while deaf < looks {
         let asked = Instant::now();
         let (reply, sight) = oneshot::channel();
-        if to_loop.send(Message::Look { worker, reply }).await.is_err() {
+        if to_loop.send(Message::LookOut { worker, reply }).await.is_err() {
             return;
         }
         match sight.await {

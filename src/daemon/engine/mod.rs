@@ -279,9 +279,9 @@ impl Engine {
         match request {
             Request::Command { command, reply } => self.command(command, Some(reply)),
             Request::Restart { order, reply } => self.take_restart(&order, reply),
-            Request::Refresh { counted, reply } => {
+            Request::Refresh { connections, reply } => {
                 self.look_at_workers();
-                if counted {
+                if connections {
                     return self.count_for(reply);
                 }
                 self.publish();
