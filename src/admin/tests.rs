@@ -99,7 +99,9 @@ async fn whoever_asks_sees_to_it_that_workers_are_looked_at() {
     let stats = Arc::clone(&shared.stats);
     let address = listen(read_only(shared, false), 8, &stats).await;
     let looked = tokio::spawn(async move {
-        let Some(Request::Refresh { connections: false, reply }) = requests.recv().await else { panic!("no refresh") };
+        let Some(Request::Refresh { connections: false, reply }) = requests.recv().await else {
+            panic!("no refresh")
+        };
         publish.send_replace(Arc::new(snapshot(Phase::Serving)));
         reply.send(()).unwrap();
         (requests, publish)

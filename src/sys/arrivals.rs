@@ -21,7 +21,7 @@ use nix::sys::socket::{self, MsgFlags, NetlinkAddr};
 
 use super::check;
 use super::connections::{CONNECTED, INET_MESSAGE, INFO, attribute, read_tables, read_traffic};
-use super::sock_diag::{ANY, DUMP, ask, field, inet_request_with, open, split_message};
+use super::sock_diag::{dump_tcp, field, open, split_message, to_port};
 
 /// SKNLGRP_INET_TCP_DESTROY and SKNLGRP_INET6_TCP_DESTROY, as bits.
 const DESTROYED: u32 = 1 << 0 | 1 << 2;
@@ -141,13 +141,7 @@ impl Arrivals {
             };
             let netlink = open()?;
             for port in ports.iter() {
-                let mut id = ANY;
-                if let Some(local) = id.first_chunk_mut() {
-                    *local = port.to_be_bytes();
-                }
-                for family in [libc::AF_INET, libc::AF_INET6] {
-                    ask(&netlink, DUMP, &inet_request_with(0, family, CONNECTED, &id), &mut note)?;
-                }
+                dump_tcp(&netlink, 0, CONNECTED, &to_port(*port), &mut note)?;
             }
             return Ok((new, 0));
         }

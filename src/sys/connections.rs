@@ -3,7 +3,7 @@
 //! [`to_ports`] and [`to_names`] list them ([`super::listing`] a part at a time), [`inodes_of`] says which are a process's, and [`of_group`] puts the two
 //! together. A connection that nobody has accepted yet belongs to no process: its inode is 0, and it is left out.
 //!
-//! One look is a dump a port and address family, whatever the number of processes; the kernel walks its table of all
+//! One look is a dump a port, whatever the number of processes; the kernel walks its table of all
 //! connections for each, and tells only of those with the port.
 
 use std::collections::BTreeSet;
@@ -15,9 +15,7 @@ use nix::libc;
 
 use super::eyes::look_at;
 use super::procfs;
-use super::sock_diag::{
-    ANY, DUMP, INODE, LISTEN, ask, field, inet_request_with, open, read_u32, to_port, unix_request_with,
-};
+use super::sock_diag::{ANY, INODE, LISTEN, dump_tcp, dump_unix, field, open, read_u32, to_port};
 use crate::core::types::Pid;
 
 /// How far a TCP connection is.
@@ -109,9 +107,7 @@ fn dump(ports: &BTreeSet<u16>, wanted: u8, states: u32, mut each: impl FnMut(&[u
     }
     let netlink = open()?;
     for port in ports {
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            ask(&netlink, DUMP, &inet_request_with(wanted, family, states, &to_port(*port)), &mut each)?;
-        }
+        dump_tcp(&netlink, wanted, states, &to_port(*port), &mut each)?;
     }
     Ok(())
 }
@@ -217,8 +213,7 @@ pub fn to_names(names: &BTreeSet<UnixName>) -> io::Result<Vec<Connection>> {
     if names.is_empty() {
         return Ok(found);
     }
-    let request = unix_request_with(SHOW_NAME | SHOW_QUEUES, ESTABLISHED);
-    ask(&open()?, DUMP, &request, |message| {
+    dump_unix(&open()?, SHOW_NAME | SHOW_QUEUES, ESTABLISHED, |message| {
         let attributes = message.get(UNIX_MESSAGE..).unwrap_or_default();
         let Some(name) = attribute(attributes, NAME) else { return };
         // struct unix_diag_msg: family, type, state, padding, inode.
@@ -254,18 +249,15 @@ pub fn listening_ports_but(own: u16) -> io::Result<BTreeSet<u16>> {
 
 fn listening_ports_of(is_wanted: &dyn Fn(u64, u16) -> bool) -> io::Result<BTreeSet<u16>> {
     let look = || -> io::Result<BTreeSet<u16>> {
-        let netlink = open()?;
         let mut ports = BTreeSet::new();
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            ask(&netlink, DUMP, &inet_request_with(0, family, LISTEN, &ANY), |message| {
-                let port = message.get(4..).and_then(|rest| Some(u16::from_be_bytes(*rest.first_chunk()?)));
-                if let (Some(inode), Some(port)) = (read_u32(message, INODE), port)
-                    && is_wanted(inode.into(), port)
-                {
-                    ports.insert(port);
-                }
-            })?;
-        }
+        dump_tcp(&open()?, 0, LISTEN, &ANY, |message| {
+            let port = message.get(4..).and_then(|rest| Some(u16::from_be_bytes(*rest.first_chunk()?)));
+            if let (Some(inode), Some(port)) = (read_u32(message, INODE), port)
+                && is_wanted(inode.into(), port)
+            {
+                ports.insert(port);
+            }
+        })?;
         Ok(ports)
     };
     look().or_else(|_| {

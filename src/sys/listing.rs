@@ -15,7 +15,7 @@ use nix::libc;
 use super::connections::{State, by_procfs};
 use super::eyes::look_at;
 use super::procfs::{self, Descriptors};
-use super::sock_diag::{BUFFER, INODE, open, read_u32, receive, send_for_both_families, to_port};
+use super::sock_diag::{BUFFER, ask_for_tcp, INODE, open, read_u32, receive, to_port};
 use crate::core::types::Pid;
 
 /// So many descriptors are a part.
@@ -64,7 +64,7 @@ impl Listing {
         };
         if !self.answering {
             let Some(port) = self.left.pop() else { return Ok(false) };
-            send_for_both_families(netlink, OPEN, &to_port(port))?;
+            ask_for_tcp(netlink, 0, OPEN, &to_port(port))?;
         }
         self.answering =
             receive(netlink, &mut self.buffer, |message| read_open(message).into_iter().for_each(&mut each))?;

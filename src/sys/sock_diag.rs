@@ -39,13 +39,15 @@ pub(super) fn to_port(port: u16) -> [u8; 48] {
     id
 }
 
-pub(super) const DUMP: i32 = libc::NLM_F_DUMP;
-
 /// The kernel hands over no more at once.
 pub(super) const BUFFER: usize = 32 * 1024;
 
 const HEADER: usize = 16;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+
+/// The older request for TCP sockets, which tells of both families whichever it names. The kernel's table of connections
+/// has half a million places on a machine of some size, and each request is a walk through all of them: a millisecond.
+const TCPDIAG_GETSOCK: u16 = 18;
 
 /// The inodes of all listening stream sockets in this network namespace.
 pub fn listening_inodes() -> BTreeSet<u64> {
@@ -56,11 +58,9 @@ fn by_netlink() -> io::Result<BTreeSet<u64>> {
     let netlink = open()?;
     let mut inodes = BTreeSet::new();
     let mut note = |message: &[u8], inode_at| inodes.extend(read_u32(message, inode_at).map(u64::from));
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        ask(&netlink, DUMP, &inet_request(family, LISTEN, &ANY), |message| note(message, INODE))?;
-    }
+    dump_tcp(&netlink, 0, LISTEN, &ANY, |message| note(message, INODE))?;
     // struct unix_diag_msg: family, type, state, padding, inode. The kernel may have been built without it.
-    if ask(&netlink, DUMP, &unix_request(), |message| note(message, 4)).is_err() {
+    if dump_unix(&netlink, 0, LISTEN, |message| note(message, 4)).is_err() {
         inodes.extend(unix_by_procfs());
     }
     Ok(inodes)
@@ -69,16 +69,12 @@ fn by_netlink() -> io::Result<BTreeSet<u64>> {
 /// Whether a handshake with one of these local ports has begun and is not over. `false` where nobody can tell.
 pub fn any_half_open(ports: &[u16]) -> bool {
     let look = || -> io::Result<bool> {
-        let netlink = open()?;
         let mut found = false;
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            ask(&netlink, DUMP, &inet_request(family, SYN_RECV, &ANY), |message| {
-                // struct inet_diag_msg: family, state, timer, retransmissions, then the local port.
-                let port =
-                    message.get(4..6).and_then(|bytes| Some(u16::from_be_bytes(*bytes.first_chunk()?)));
-                found |= port.is_some_and(|port| ports.contains(&port));
-            })?;
-        }
+        dump_tcp(&open()?, 0, SYN_RECV, &ANY, |message| {
+            // struct inet_diag_msg: family, state, timer, retransmissions, then the local port.
+            let port = message.get(4..6).and_then(|bytes| Some(u16::from_be_bytes(*bytes.first_chunk()?)));
+            found |= port.is_some_and(|port| ports.contains(&port));
+        })?;
         Ok(found)
     };
     look().unwrap_or(false)
@@ -99,7 +95,13 @@ pub fn is_accepted(local: SocketAddr, remote: SocketAddr) -> Option<bool> {
         }
     }
     let mut accepted = None;
-    ask(&open().ok()?, 0, &inet_request(family, u32::MAX, &id), |message| {
+    // struct inet_diag_req_v2: family, protocol, extensions, padding, states, the socket's id.
+    let mut request = vec![family as u8, libc::IPPROTO_TCP as u8, 0, 0];
+    request.extend(u32::MAX.to_ne_bytes());
+    request.extend(id);
+    let netlink = open().ok()?;
+    send(&netlink, SOCK_DIAG_BY_FAMILY, 0, &request).ok()?;
+    receive(&netlink, &mut vec![0; BUFFER], |message| {
         // Until somebody accepts it, no inode belongs to it.
         let waits = message.get(1) == Some(&ESTABLISHED) && read_u32(message, INODE) == Some(0);
         accepted = Some(!waits);
@@ -117,61 +119,47 @@ pub(super) fn open() -> io::Result<OwnedFd> {
     Ok(netlink)
 }
 
-fn inet_request(family: i32, states: u32, id: &[u8; 48]) -> Vec<u8> {
-    inet_request_with(0, family, states, id)
+/// All TCP sockets in these states whose ports are those of `id`, where it names any.
+pub(super) fn dump_tcp(
+    netlink: &OwnedFd,
+    extensions: u8,
+    states: u32,
+    id: &[u8; 48],
+    each: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    ask_for_tcp(netlink, extensions, states, id)?;
+    receive_all(netlink, each)
 }
 
-/// struct inet_diag_req_v2: family, protocol, extensions, padding, states, the socket's id.
-pub(super) fn inet_request_with(extensions: u8, family: i32, states: u32, id: &[u8; 48]) -> Vec<u8> {
-    let mut request = vec![family as u8, libc::IPPROTO_TCP as u8, extensions, 0];
-    request.extend(states.to_ne_bytes());
+/// The same, whose answer is still to be received.
+pub(super) fn ask_for_tcp(netlink: &OwnedFd, extensions: u8, states: u32, id: &[u8; 48]) -> io::Result<()> {
+    // struct inet_diag_req: family, lengths of addresses, extensions, the socket's id, states, a number that nobody reads.
+    let mut request = vec![libc::AF_INET as u8, 0, 0, extensions];
     request.extend(id);
-    request
+    request.extend(states.to_ne_bytes());
+    request.extend([0; 4]);
+    send(netlink, TCPDIAG_GETSOCK, libc::NLM_F_DUMP, &request)
 }
 
-fn unix_request() -> Vec<u8> {
-    unix_request_with(0, LISTEN)
-}
-
-/// struct unix_diag_req: family, protocol, padding, states, inode, what to show, cookie.
-pub(super) fn unix_request_with(show: u32, states: u32) -> Vec<u8> {
+/// All unix sockets in these states.
+pub(super) fn dump_unix(
+    netlink: &OwnedFd,
+    show: u32,
+    states: u32,
+    each: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    // struct unix_diag_req: family, protocol, padding, states, inode, what to show, cookie.
     let mut request = vec![libc::AF_UNIX as u8, 0, 0, 0];
     request.extend(states.to_ne_bytes());
     request.extend([0; 4]);
     request.extend(show.to_ne_bytes());
     request.extend([0; 8]);
-    request
+    send(netlink, SOCK_DIAG_BY_FAMILY, libc::NLM_F_DUMP, &request)?;
+    receive_all(netlink, each)
 }
 
-/// Everything that fits the request with [`DUMP`], the one that it names without.
-pub(super) fn ask(
-    netlink: &OwnedFd,
-    how: i32,
-    payload: &[u8],
-    mut each: impl FnMut(&[u8]),
-) -> io::Result<()> {
-    send(netlink, how, payload)?;
-    let mut buffer = vec![0; BUFFER];
-    while receive(netlink, &mut buffer, &mut each)? && how == DUMP {}
-    Ok(())
-}
-
-pub(super) fn send(netlink: &OwnedFd, how: i32, payload: &[u8]) -> io::Result<()> {
-    send_as(SOCK_DIAG_BY_FAMILY, netlink, how, payload)
-}
-
-/// A dump of the connections of both families: the older request has one table walked through once for them.
-pub(super) fn send_for_both_families(netlink: &OwnedFd, states: u32, id: &[u8; 48]) -> io::Result<()> {
-    const TCPDIAG_GETSOCK: u16 = 18;
-    // struct inet_diag_req: family and two lengths that mean nothing, extensions, the socket's id, states, nothing.
-    let mut request = vec![0; 4];
-    request.extend(id);
-    request.extend(states.to_ne_bytes());
-    request.extend([0; 4]);
-    send_as(TCPDIAG_GETSOCK, netlink, DUMP, &request)
-}
-
-fn send_as(kind: u16, netlink: &OwnedFd, how: i32, payload: &[u8]) -> io::Result<()> {
+/// For everything that fits the request with NLM_F_DUMP, for the one that it names without.
+fn send(netlink: &OwnedFd, kind: u16, how: i32, payload: &[u8]) -> io::Result<()> {
     let flags = (libc::NLM_F_REQUEST | how) as u16;
     let length = u32::try_from(HEADER + payload.len()).unwrap_or_default();
     let mut request = Vec::with_capacity(HEADER + payload.len());
@@ -181,6 +169,12 @@ fn send_as(kind: u16, netlink: &OwnedFd, how: i32, payload: &[u8]) -> io::Result
     request.extend([0; 8]);
     request.extend(payload);
     socket::send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
+    Ok(())
+}
+
+fn receive_all(netlink: &OwnedFd, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    while receive(netlink, &mut buffer, &mut each)? {}
     Ok(())
 }
 
