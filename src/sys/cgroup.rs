@@ -1,10 +1,11 @@
 //! Our groups, cgroups v1 and v2; the processor quota in them, and how many processors we may run on.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
+
+use super::procfs;
 
 /// How many workers keep the allowed processors busy: the quota rounded up, at least 1, at most the processors that the
 /// affinity mask allows. The standard library rounds down, which would leave half a processor idle.
@@ -54,7 +55,7 @@ impl Lineage {
 
 /// Where a controller may be: it is in one hierarchy of v1 or in that of v2.
 pub(super) fn lineages(controller: &str) -> Vec<Lineage> {
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let groups = procfs::read_text("/proc/self/cgroup").unwrap_or_default();
     groups.lines().filter_map(|line| lineage(line, controller)).collect()
 }
 
@@ -77,14 +78,14 @@ fn lineage(line: &str, controller: &str) -> Option<Lineage> {
 
 /// `150000 100000`, or `max 100000`.
 fn quota_v2(group: &Path) -> Option<u32> {
-    let text = fs::read_to_string(group.join("cpu.max")).ok()?;
+    let text = procfs::read_text(group.join("cpu.max")).ok()?;
     let (quota, period) = text.trim().split_once(' ')?;
     whole(quota.parse().ok()?, period.parse().ok()?)
 }
 
 /// -1 where there is no quota.
 fn quota_v1(group: &Path) -> Option<u32> {
-    let read = |name: &str| fs::read_to_string(group.join(name)).ok()?.trim().parse::<i64>().ok();
+    let read = |name: &str| procfs::read_text(group.join(name)).ok()?.trim().parse::<i64>().ok();
     let quota = u64::try_from(read("cpu.cfs_quota_us")?).ok()?;
     whole(quota, u64::try_from(read("cpu.cfs_period_us")?).ok()?)
 }
@@ -95,6 +96,8 @@ fn whole(quota: u64, period: u64) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -63,7 +63,7 @@ pub fn inode(process: Pid, fd: i32) -> Option<u64> {
 
 /// From `/proc/PID/fdinfo/FD`: `flags:  02004002`, in octal.
 pub fn flags(process: Pid, fd: i32) -> Option<Flags> {
-    let info = fs::read_to_string(format!("/proc/{process}/fdinfo/{fd}")).ok()?;
+    let info = procfs::read_text(format!("/proc/{process}/fdinfo/{fd}")).ok()?;
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
     let flags = i32::from_str_radix(flags.trim(), 8).ok()?;
     Some(Flags { non_blocking: flags & libc::O_NONBLOCK != 0, close_on_exec: flags & libc::O_CLOEXEC != 0 })
@@ -71,7 +71,7 @@ pub fn flags(process: Pid, fd: i32) -> Option<Flags> {
 
 /// The thread group that a thread belongs to.
 pub fn process_of(thread: Pid) -> Option<Pid> {
-    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let status = procfs::read_text(format!("/proc/{thread}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok().map(Pid)
 }
 

@@ -1,7 +1,6 @@
 //! How much memory the workers use, and how much is left for more of them.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use super::cgroup::{self, Version};
@@ -61,7 +60,7 @@ fn headroom_in(group: &Path, version: Version) -> Option<u64> {
         Version::One => ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "),
         Version::Two => ("memory.max", "memory.current", "inactive_file "),
     };
-    let read = |file: &str| fs::read_to_string(group.join(file)).ok();
+    let read = |file: &str| procfs::read_text(group.join(file)).ok();
     let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
     let limit = number(limit).filter(|limit| *limit < NO_LIMIT)?;
     let stat = read("memory.stat").unwrap_or_default();
@@ -72,6 +71,8 @@ fn headroom_in(group: &Path, version: Version) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
