@@ -15,6 +15,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt};
 
@@ -36,6 +37,7 @@ pub struct NotifySocket {
     /// For NOTIFY_SOCKET.
     address: String,
     file: Option<PathBuf>,
+    removed: AtomicBool,
 }
 
 /// One datagram that counts.
@@ -55,7 +57,7 @@ impl NotifySocket {
             Some(notify) => notify,
             None => {
                 let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
-                Self { socket, address: format!("@{name}"), file: None }
+                Self { socket, address: format!("@{name}"), file: None, removed: AtomicBool::new(false) }
             }
         };
         notify.socket.set_nonblocking(true)?;
@@ -68,7 +70,8 @@ impl NotifySocket {
         let reachable = fs::metadata(directory).ok()?.permissions().mode() & 0o001 != 0;
         let path = reachable.then(|| directory.join(name))?;
         let socket = UnixDatagram::bind(&path).ok()?;
-        let notify = Self { socket, address: path.to_str()?.to_owned(), file: Some(path) };
+        let (address, removed) = (path.to_str()?.to_owned(), AtomicBool::new(false));
+        let notify = Self { socket, address, file: Some(path), removed };
         fs::set_permissions(&notify.address, Permissions::from_mode(0o666)).ok()?;
         Some(notify)
     }
@@ -80,7 +83,9 @@ impl NotifySocket {
 
     /// Nobody can find it any more. Done at the latest when it is dropped.
     pub fn remove_file(&self) {
-        if let Some(file) = &self.file {
+        if let Some(file) = &self.file
+            && !self.removed.swap(true, Ordering::Relaxed)
+        {
             let _ = fs::remove_file(file);
         }
     }
