@@ -106,6 +106,19 @@ fn ready_counts_under_listening_too() {
 }
 
 #[test]
+fn a_worker_that_has_long_waited_for_something_else_is_seen_when_it_accepts() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // open(2) waits until somebody writes.
+    let pool = pool().worker(["say=here", &format!("read-from=4:{}", fifo.display()), "poll=3"]).start();
+    pool.expect("here");
+    assert_stays_unready(&pool, "it waits for a file");
+    let _writer = std::fs::File::options().read(true).write(true).open(&fifo).unwrap();
+    wait_until_ready(&pool);
+}
+
+#[test]
 fn tcp_waits_for_a_connection_to_be_accepted() {
     let port = common::pool::Port::reserve();
     let pool = pool()

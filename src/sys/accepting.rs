@@ -4,12 +4,13 @@
 //! `/proc/PID/fdinfo`, proc_pid_fdinfo(5)) or sits in accept, poll or select on it
 //! (`/proc/PID/task/TID/syscall`). Sampled only while something is starting.
 
-use std::fs;
 use std::io;
+use std::ops::ControlFlow;
 
 use nix::libc;
 
 use super::eyes::look_at;
+use super::threads::Threads;
 use super::{procfs, sock_diag};
 use crate::core::types::Pid;
 
@@ -28,50 +29,94 @@ pub enum Sight {
 /// More descriptors than these are not looked for in one poll(2) call.
 const POLLED_MAX: u64 = 4096;
 
-/// Whether `worker` or a process below it waits for connections on one of these sockets.
-pub fn on_sockets(worker: Pid, inodes: &[u64]) -> Sight {
-    look(worker, |pid, descriptors| {
-        let mut epolls = descriptors.iter().filter(|(_, link)| link == "anon_inode:[eventpoll]").peekable();
-        let has_loop = epolls.peek().is_some();
-        if epolls.any(|(fd, _)| epoll_holds(pid, *fd, inodes)) {
+/// What was seen of a worker that waited for something, alone and on one thread. Until it runs again, nothing else can be
+/// seen of it: a server that is starting mostly waits, for a disk or for others.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Its /proc/PID/schedstat: the time that it has had on processors, and how often it has got onto one.
+    ran: Vec<u8>,
+    sockets: Vec<u64>,
+    holds: bool,
+}
+
+/// Whether `worker` or a process below it waits for connections on one of these sockets. `last` is kept from one look to
+/// the next.
+pub fn on_sockets(worker: Pid, inodes: Vec<u64>, last: &mut Option<Waiting>) -> Sight {
+    // Read first: whatever it does from here on shows the next time.
+    let ran = time_on_processors(worker);
+    if let Some(last) = last.as_ref().filter(|last| Some(&last.ran) == ran.as_ref() && last.sockets == inodes)
+    {
+        return if last.holds { Sight::Holding } else { Sight::NotYet };
+    }
+    let mut waits = false;
+    let (sight, processes) = look(worker, |pid, threads, descriptors| {
+        let epolls = descriptors.iter().filter(|(_, link)| link == "anon_inode:[eventpoll]");
+        let epolls: Vec<i32> = epolls.map(|(fd, _)| *fd).collect();
+        if epolls.iter().any(|fd| epoll_holds(pid, *fd, &inodes)) {
             return Sight::Accepting;
         }
-        let sockets: Vec<i32> = descriptors
-            .iter()
-            .filter(|(_, link)| procfs::socket_inode(link).is_some_and(|inode| inodes.contains(&inode)))
-            .map(|(fd, _)| *fd)
-            .collect();
-        match sockets.is_empty() {
-            true => Sight::NotYet,
-            false if blocked_on(pid, &sockets) => Sight::Accepting,
-            false if has_loop => Sight::NotYet,
-            false => Sight::Holding,
+        let is_wanted = |link| procfs::socket_inode(link).is_some_and(|inode| inodes.contains(&inode));
+        let sockets = descriptors.iter().filter(|(_, link)| is_wanted(link));
+        let sockets: Vec<i32> = sockets.map(|(fd, _)| *fd).collect();
+        if sockets.is_empty() {
+            return Sight::NotYet;
         }
-    })
+        let mut waiting = 0;
+        let accepts = calls_of(threads).any(|call| {
+            waiting += 1;
+            call.waits_for(pid, &sockets)
+        });
+        waits = waiting == 1 && threads.count() == 1;
+        match (accepts, epolls.is_empty()) {
+            (true, _) => Sight::Accepting,
+            (false, false) => Sight::NotYet,
+            (false, true) => Sight::Holding,
+        }
+    });
+    *last = match (&sight, ran) {
+        (Sight::NotYet | Sight::Holding, Some(ran)) if waits && processes == 1 => {
+            Some(Waiting { ran, sockets: inodes, holds: matches!(sight, Sight::Holding) })
+        }
+        _ => None,
+    };
+    sight
+}
+
+/// `None` where the kernel keeps no account: it is all zeros then.
+fn time_on_processors(pid: Pid) -> Option<Vec<u8>> {
+    procfs::read(format!("/proc/{pid}/schedstat")).ok().filter(|text| !text.starts_with(b"0 "))
 }
 
 /// Whether `worker` or a process below it has any listening stream socket of its own.
 pub fn on_own_socket(worker: Pid) -> Sight {
     let listening = sock_diag::listening_inodes();
-    look(worker, |_, descriptors| {
+    let (sight, _) = look(worker, |_, _, descriptors| {
         let mut sockets = descriptors.iter().filter_map(|(_, link)| procfs::socket_inode(link));
         if sockets.any(|inode| listening.contains(&inode)) { Sight::Accepting } else { Sight::NotYet }
-    })
+    });
+    sight
 }
 
 /// Whether a thread of this process sits in accept, poll or select on the descriptor.
 pub fn is_waited_for(pid: Pid, fd: i32) -> bool {
-    look_at(pid, || blocked_on(pid, &[fd]))
+    look_at(pid, || calls_of(&Threads::of(pid)).any(|call| call.waits_for(pid, &[fd])))
 }
 
-fn look(worker: Pid, see: impl Fn(Pid, &[(i32, String)]) -> Sight) -> Sight {
+/// At one process after the other. Says how many there were.
+fn look(worker: Pid, mut see: impl FnMut(Pid, &Threads, &[(i32, String)]) -> Sight) -> (Sight, usize) {
     if !procfs::is_ours() {
-        return Sight::Blind(io::Error::new(io::ErrorKind::NotFound, "no /proc of this PID namespace"));
+        let error = io::Error::new(io::ErrorKind::NotFound, "no /proc of this PID namespace");
+        return (Sight::Blind(error), 0);
     }
     let mut seen = Sight::NotYet;
-    for pid in procfs::tree(worker) {
-        match look_at(pid, || procfs::descriptors(pid).map(|descriptors| see(pid, &descriptors))) {
-            Ok(Sight::Accepting) => return Sight::Accepting,
+    let mut processes = 0;
+    procfs::walk(worker, |pid, threads| {
+        processes += 1;
+        match look_at(pid, || procfs::descriptors(pid).map(|descriptors| see(pid, threads, &descriptors))) {
+            Ok(Sight::Accepting) => {
+                seen = Sight::Accepting;
+                return ControlFlow::Break(());
+            }
             Ok(Sight::Holding) if matches!(seen, Sight::NotYet) => seen = Sight::Holding,
             Ok(_) => {}
             // Anything else passes: descriptors run short, or the process is about to go.
@@ -80,8 +125,9 @@ fn look(worker: Pid, see: impl Fn(Pid, &[(i32, String)]) -> Sight) -> Sight {
             }
             Err(_) => {}
         }
-    }
-    seen
+        ControlFlow::Continue(())
+    });
+    (seen, processes)
 }
 
 /// `tfd:        5 events:       19 data:                5  pos:0 ino:2a4f sdev:8`
@@ -93,12 +139,9 @@ fn epoll_holds(pid: Pid, fd: i32, inodes: &[u64]) -> bool {
     })
 }
 
-fn blocked_on(pid: Pid, sockets: &[i32]) -> bool {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
-    tasks.flatten().any(|task| {
-        let call = procfs::read_text(task.path().join("syscall")).ok();
-        call.and_then(|call| Call::parse(&call)).is_some_and(|call| call.waits_for(pid, sockets))
-    })
+/// Those that its threads are blocked in.
+fn calls_of(threads: &Threads) -> impl Iterator<Item = Call> {
+    threads.read("syscall").filter_map(|call| Call::parse(std::str::from_utf8(&call).ok()?))
 }
 
 /// The system call that a thread is blocked in.
@@ -149,4 +192,71 @@ fn selected(pid: Pid, count: u64, address: u64, sockets: &[i32]) -> bool {
         let fd = usize::try_from(*fd).unwrap_or(usize::MAX);
         bits.get(fd / 8).is_some_and(|byte| byte & (1 << (fd % 8)) != 0)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::os::fd::OwnedFd;
+    use std::process::{Command, Stdio};
+
+    use nix::sys::stat::fstat;
+
+    use super::*;
+
+    #[test]
+    fn who_waits_is_not_looked_into_until_it_has_run() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = fstat(&listener).unwrap().st_ino;
+        let mut command = Command::new("sh");
+        command.args(["-c", "while read line; do :; done"]);
+        let mut shell =
+            command.stdin(Stdio::piped()).stdout(OwnedFd::from(listener)).spawn().expect("a shell");
+        let pid = Pid(shell.id().cast_signed());
+        let mut last = None;
+        let mut look_until = |done: &dyn Fn(&Sight, Option<&mut Waiting>) -> bool| {
+            for _ in 0..100_000 {
+                let sight = on_sockets(pid, vec![socket], &mut last);
+                if done(&sight, last.as_mut()) {
+                    return;
+                }
+                std::thread::yield_now();
+            }
+            panic!("never: {last:?}");
+        };
+        // What is remembered is made to be wrong, so that it shows.
+        look_until(&|sight, last| {
+            last.into_iter().for_each(|last| last.holds = false);
+            matches!(sight, Sight::NotYet)
+        });
+        shell.stdin.as_mut().unwrap().write_all(b"go on\n").unwrap();
+        look_until(&|sight, last| matches!(sight, Sight::Holding) && last.is_some());
+        assert!(matches!(on_sockets(pid, vec![1], &mut last), Sight::NotYet), "another socket");
+        assert!(matches!(on_sockets(pid, vec![socket], &mut last), Sight::Holding));
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+    }
+
+    #[test]
+    fn who_is_not_alone_is_looked_into_each_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = fstat(&listener).unwrap().st_ino;
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 1000 & echo $! >&2; wait"]).stderr(Stdio::piped());
+        let mut shell = command.stdout(OwnedFd::from(listener)).spawn().expect("a shell");
+        let mut line = String::new();
+        io::BufRead::read_line(&mut io::BufReader::new(shell.stderr.take().unwrap()), &mut line).unwrap();
+        let mut last = None;
+        let sight = on_sockets(Pid(shell.id().cast_signed()), vec![socket], &mut last);
+        assert!(matches!(sight, Sight::Holding) && last.is_none(), "{sight:?} {last:?}");
+        super::super::kill::send(
+            Pid(line.trim().parse().unwrap()),
+            crate::core::signal::Signal::KILL,
+            crate::core::types::Scope::Leader,
+            None,
+        )
+        .unwrap();
+        shell.wait().unwrap();
+    }
 }

@@ -41,9 +41,11 @@ pub mod standstill;
 pub mod stderr;
 pub mod steering;
 pub mod termination_log;
+mod threads;
 pub mod tty;
 pub mod unpoll;
 pub mod watch;
+pub mod weight;
 
 use std::io;
 
@@ -54,4 +56,3 @@ fn check(result: impl Into<i64>) -> io::Result<i64> {
         value => Ok(value),
     }
 }
-pub mod weight;

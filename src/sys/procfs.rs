@@ -4,18 +4,24 @@
 //! processes', and nobody may be looked at, let alone signalled, in place of another.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, File};
 use std::io::{self, IoSliceMut, Read};
+use std::ops::ControlFlow;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno;
-use nix::fcntl::readlinkat;
+use nix::fcntl::{OFlag, openat};
+use nix::libc;
+use nix::sys::stat::Mode;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid as NixPid;
 
+use super::check;
 use super::process::own_pid;
+use super::threads::{self, Threads};
 use crate::core::types::Pid;
 
 /// Whether /proc is mounted and speaks of our own PID namespace. Once it does it goes on doing so: whoever can mount
@@ -37,8 +43,8 @@ pub fn pids() -> Option<Vec<Pid>> {
     if !is_ours() {
         return None;
     }
-    let entries = fs::read_dir("/proc").ok()?;
-    Some(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid)).collect())
+    let (_, pids) = numbers("/proc").ok()?;
+    Some(pids.into_iter().map(Pid).collect())
 }
 
 /// Files here are mostly shorter than this, and are given whole to whoever asks for as much.
@@ -46,10 +52,19 @@ const PAGE: usize = 4096;
 
 /// A file of /proc in three system calls: the standard library asks for its size, which is 0, and reads once more.
 pub(super) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    let mut file = fs::File::open(path)?;
-    let mut bytes = vec![0; PAGE];
-    let length = file.read(&mut bytes)?;
-    bytes.truncate(length);
+    read_file(File::open(path)?)
+}
+
+/// The same of a file in a directory that is open: the kernel need not find the process again.
+pub(super) fn read_in(directory: &File, path: &str) -> io::Result<Vec<u8>> {
+    let file = openat(directory, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    read_file(File::from(file))
+}
+
+fn read_file(mut file: File) -> io::Result<Vec<u8>> {
+    let mut page = [0; PAGE];
+    let length = file.read(&mut page)?;
+    let mut bytes = page.get(..length).unwrap_or_default().to_vec();
     if length == PAGE {
         file.read_to_end(&mut bytes)?;
     }
@@ -59,6 +74,31 @@ pub(super) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 /// The same, of text.
 pub(super) fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// A directory, and the numbers that it has for names: processes, threads, descriptors. The standard library asks for its
+/// size too, and keeps the directory to itself.
+pub(super) fn numbers(path: &str) -> io::Result<(File, Vec<i32>)> {
+    let directory = File::open(path)?;
+    let mut buffer = [0_u8; 2 * PAGE];
+    let mut numbers = Vec::new();
+    loop {
+        let (entries, room) = (buffer.as_mut_ptr(), buffer.len());
+        // SAFETY: the buffer is live and as long as is said.
+        let read = unsafe { libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), entries, room) };
+        let length = usize::try_from(check(read)?).unwrap_or_default();
+        if length == 0 {
+            return Ok((directory, numbers));
+        }
+        let mut rest = buffer.get(..length).unwrap_or_default();
+        // struct linux_dirent64: inode, offset, length of all of it, kind, name: getdents(2).
+        while let Some(length) = rest.get(16..).and_then(|length| length.first_chunk()) {
+            let length = usize::from(u16::from_ne_bytes(*length)).max(1);
+            let name = rest.get(19..length).and_then(|name| name.split(|byte| *byte == 0).next());
+            numbers.extend(name.and_then(|name| std::str::from_utf8(name).ok()?.parse::<i32>().ok()));
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
 }
 
 /// What proc_pid_stat(5) says of a process.
@@ -87,32 +127,34 @@ fn parent(pid: Pid) -> Option<Pid> {
 
 /// `root` and everything below it.
 pub fn tree(root: Pid) -> Vec<Pid> {
-    let mut found = vec![root];
-    let mut next = 0;
-    while let Some(pid) = found.get(next).copied() {
-        next += 1;
-        match children(pid) {
-            Some(children) => found.extend(children),
-            None => return tree_by_scan(root),
-        }
-    }
+    let mut found = Vec::new();
+    walk(root, |pid, _| {
+        found.push(pid);
+        ControlFlow::Continue(())
+    });
     found
 }
 
-/// From `/proc/PID/task/TID/children`; `None` where the kernel was built without it.
-fn children(pid: Pid) -> Option<Vec<Pid>> {
-    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return Some(Vec::new()) };
-    let mut children = Vec::new();
-    for task in tasks.flatten() {
-        match read_text(task.path().join("children")) {
-            Ok(list) => {
-                children.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok().map(Pid)))
+/// Visit `root` and everything below it, until it is broken off.
+pub(super) fn walk(root: Pid, mut visit: impl FnMut(Pid, &Threads) -> ControlFlow<()>) {
+    let mut found = vec![root];
+    let mut next = 0;
+    let mut all = false;
+    while let Some(pid) = found.get(next).copied() {
+        next += 1;
+        let threads = Threads::of(pid);
+        if visit(pid, &threads).is_break() {
+            return;
+        }
+        match threads.children() {
+            _ if all => {}
+            Some(children) => found.extend(children),
+            None => {
+                found = tree_by_scan(root);
+                all = true;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && task.path().exists() => return None,
-            Err(_) => {}
         }
     }
-    Some(children)
 }
 
 fn tree_by_scan(root: Pid) -> Vec<Pid> {
@@ -145,10 +187,8 @@ fn first_children_of_ours() -> Vec<Pid> {
     let own = own_pid();
     let mut page = [0; PAGE];
     let read =
-        fs::File::open(format!("/proc/{own}/task/{own}/children")).and_then(|mut file| file.read(&mut page));
-    let list = page.get(..read.unwrap_or(0)).unwrap_or_default();
-    let pids = list.split(|byte| *byte == b' ').filter_map(|pid| std::str::from_utf8(pid).ok()?.parse().ok());
-    pids.map(Pid).collect()
+        File::open(format!("/proc/{own}/task/{own}/children")).and_then(|mut file| file.read(&mut page));
+    threads::pids(page.get(..read.unwrap_or(0)).unwrap_or_default()).collect()
 }
 
 /// The processes of a worker's group, `leader` among them: those below it, and whoever has lost its parent and become
@@ -182,19 +222,29 @@ pub fn is_within(pid: Pid, root: Pid) -> Option<bool> {
     Some(false)
 }
 
-/// What `/proc/PID/fd` links to, by descriptor.
+/// What `/proc/PID/fd` links to, by descriptor; of a path the beginning, by which it is told from a socket.
 ///
 /// # Errors
 /// EACCES where the process belongs to another user or is not dumpable (ptrace(2)).
 pub fn descriptors(pid: Pid) -> io::Result<Vec<(i32, String)>> {
-    Descriptors::of(pid)?.collect()
+    let (directory, fds) = numbers(&format!("/proc/{pid}/fd"))?;
+    let mut found = Vec::with_capacity(fds.len());
+    for fd in fds {
+        match link(&directory, fd) {
+            Ok(target) => found.push((fd, target)),
+            // Root may read every directory, and what is in this one it may not.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            // Closed meanwhile.
+            Err(_) => {}
+        }
+    }
+    Ok(found)
 }
 
 /// The same, one after the other.
 #[derive(Debug)]
 pub struct Descriptors {
-    /// Each name is looked up below this one: finding the process again and again is most of the work.
-    handle: fs::File,
+    directory: File,
     entries: fs::ReadDir,
 }
 
@@ -202,8 +252,8 @@ impl Descriptors {
     /// # Errors
     /// As of [`descriptors`].
     pub fn of(pid: Pid) -> io::Result<Self> {
-        let directory = format!("/proc/{pid}/fd");
-        Ok(Self { handle: fs::File::open(&directory)?, entries: fs::read_dir(&directory)? })
+        let path = format!("/proc/{pid}/fd");
+        Ok(Self { directory: File::open(&path)?, entries: fs::read_dir(&path)? })
     }
 }
 
@@ -212,21 +262,29 @@ impl Iterator for Descriptors {
 
     fn next(&mut self) -> Option<Self::Item> {
         for entry in self.entries.by_ref().flatten() {
-            let name = entry.file_name();
-            let target = match readlinkat(&self.handle, name.as_os_str()) {
-                Ok(target) => target,
-                // Root may read every directory, and what is in this one it may not.
-                Err(Errno::EACCES) => return Some(Err(Errno::EACCES.into())),
-                // Closed meanwhile.
-                Err(_) => continue,
-            };
-            let fd = name.to_str().and_then(|name| name.parse().ok());
-            if let Some(found) = fd.zip(target.into_string().ok()) {
-                return Some(Ok(found));
+            let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            match link(&self.directory, fd) {
+                Ok(target) => return Some(Ok((fd, target))),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Some(Err(error)),
+                Err(_) => {}
             }
         }
         None
     }
+}
+
+/// No socket's and no event loop's is longer.
+const LINK: usize = 64;
+
+fn link(directory: &File, name: i32) -> io::Result<String> {
+    let name = CString::new(name.to_string())?;
+    let mut target = [0_u8; LINK];
+    // SAFETY: the name ends with NUL; the buffer is live and as long as is said.
+    let read = unsafe {
+        libc::readlinkat(directory.as_raw_fd(), name.as_ptr(), target.as_mut_ptr().cast(), target.len())
+    };
+    let length = usize::try_from(check(read as i64)?).unwrap_or_default();
+    Ok(String::from_utf8_lossy(target.get(..length).unwrap_or_default()).into_owned())
 }
 
 /// The inode in `socket:[…]`.
@@ -245,7 +303,7 @@ pub(super) fn read_memory(pid: Pid, address: u64, length: u64) -> Vec<u8> {
     );
     // That call asks who we are, this one by whose rights we open files; and old profiles of seccomp refuse that call.
     let read = read.map_err(io::Error::from).or_else(|_| {
-        fs::File::open(format!("/proc/{pid}/mem")).and_then(|memory| memory.read_at(&mut bytes, address))
+        File::open(format!("/proc/{pid}/mem")).and_then(|memory| memory.read_at(&mut bytes, address))
     });
     bytes.truncate(read.unwrap_or(0));
     bytes

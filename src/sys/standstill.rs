@@ -12,6 +12,7 @@ use nix::libc;
 use super::eyes::look_at;
 use super::kill;
 use super::procfs;
+use super::threads::Threads;
 use crate::core::signal::Signal;
 use crate::core::types::{Pid, Scope};
 
@@ -82,12 +83,12 @@ pub fn thaw(leader: Pid) {
 
 /// Whether a thread of these processes runs, wants to, or waits for a disk.
 pub fn is_at_work(processes: &[Pid]) -> bool {
-    processes.iter().any(|pid| states(*pid).any(|state| matches!(state, 'R' | 'D')))
+    processes.iter().any(|pid| any_is(*pid, |state| matches!(state, 'R' | 'D')))
 }
 
 /// Whether all their threads are stopped. Of the dead there is nothing to wait for.
 pub fn stand_still(processes: &[Pid]) -> bool {
-    processes.iter().all(|pid| states(*pid).all(|state| matches!(state, 'T' | 't' | 'Z' | 'X')))
+    processes.iter().all(|pid| !any_is(*pid, |state| !matches!(state, 'T' | 't' | 'Z' | 'X')))
 }
 
 /// Whether all threads that stand still were stopped while they waited. Where that may not be seen (ptrace(2)), the
@@ -95,15 +96,17 @@ pub fn stand_still(processes: &[Pid]) -> bool {
 pub fn were_waiting(processes: &[Pid]) -> bool {
     let waited = |pid: Pid| {
         look_at(pid, || {
-            let calls = tasks(pid).filter_map(|task| fs::read_to_string(format!("{task}/syscall")).ok());
-            calls.filter_map(|call| call_number(&call)).all(|number| WAITING.contains(&number))
+            let threads = Threads::of(pid);
+            let mut numbers = threads.read("syscall").filter_map(|call| call_number(&call));
+            numbers.all(|number| WAITING.contains(&number))
         })
     };
     processes.iter().all(|pid| waited(*pid))
 }
 
 /// `232 0x… …`, `-1 0x… 0x…` in its own code, `running` where it does not stand still.
-fn call_number(text: &str) -> Option<libc::c_long> {
+fn call_number(text: &[u8]) -> Option<libc::c_long> {
+    let text = std::str::from_utf8(text).ok()?;
     text.split_ascii_whitespace().next().map(|word| word.parse().unwrap_or(-1))
 }
 
@@ -139,17 +142,13 @@ const WAITING: &[libc::c_long] = &[
     libc::SYS_select,
 ];
 
-fn tasks(pid: Pid) -> impl Iterator<Item = String> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    tasks.filter_map(|task| task.path().to_str().map(str::to_owned))
-}
-
-fn states(pid: Pid) -> impl Iterator<Item = char> {
-    tasks(pid).filter_map(|task| {
-        let stat = fs::read(format!("{task}/stat")).ok()?;
+/// Whether a thread is in one of these states.
+fn any_is(pid: Pid, wanted: impl Fn(char) -> bool) -> bool {
+    Threads::of(pid).read("stat").any(|stat| {
         // The name in parentheses may hold anything.
-        let after_name = stat.iter().rposition(|byte| *byte == b')')?;
-        stat.get(after_name + 2).copied().map(char::from)
+        let after_name = stat.iter().rposition(|byte| *byte == b')');
+        let state = after_name.and_then(|at| stat.get(at + 2)).copied().map(char::from);
+        state.is_some_and(&wanted)
     })
 }
 

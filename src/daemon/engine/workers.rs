@@ -14,7 +14,7 @@ use crate::core::signal::Signal;
 use crate::core::snapshot::Phase;
 use crate::core::types::{Pid, Release, SlotIndex, WorkerId};
 use crate::daemon::adoption::Told;
-use crate::sys::accepting::{self, Sight};
+use crate::sys::accepting::{self, Sight, Waiting};
 use crate::sys::channel::Channel;
 use crate::sys::notify::NotifySocket;
 use crate::sys::seccomp::Notifier;
@@ -38,6 +38,8 @@ pub(super) struct Worker {
     pub(super) handles_once: Option<bool>,
     /// How it got its sockets.
     pub(super) socket: &'static str,
+    /// What the last look has seen, if it need not be looked at before it has run again.
+    pub(super) waiting: Option<Waiting>,
 }
 
 impl Worker {
@@ -48,8 +50,19 @@ impl Worker {
         version: Option<String>,
         socket: &'static str,
     ) -> Self {
-        let (ready, killed, told, ended_for, handles_once) = (false, false, false, None, None);
-        Self { pid, slot, release, version, ready, killed, told, ended_for, handles_once, socket }
+        Self {
+            pid,
+            slot,
+            release,
+            version,
+            ready: false,
+            killed: false,
+            told: false,
+            ended_for: None,
+            handles_once: None,
+            socket,
+            waiting: None,
+        }
     }
 }
 
@@ -110,11 +123,14 @@ impl Engine {
         }
     }
 
-    pub(in crate::daemon) fn look_at(&self, worker: WorkerId) -> Sight {
-        let Some(&Worker { pid, .. }) = self.workers.get(&worker) else { return Sight::NotYet };
+    pub(in crate::daemon) fn look_at(&mut self, worker: WorkerId) -> Sight {
+        let Some(Worker { pid, waiting, .. }) = self.workers.get_mut(&worker) else { return Sight::NotYet };
         let sockets = &self.launcher.sockets;
         let inodes = sockets.part_of(worker).map(|part| sockets.inodes(part)).unwrap_or_default();
-        if inodes.is_empty() { accepting::on_own_socket(pid) } else { accepting::on_sockets(pid, &inodes) }
+        match inodes.is_empty() {
+            true => accepting::on_own_socket(*pid),
+            false => accepting::on_sockets(*pid, inodes, waiting),
+        }
     }
 
     /// Answer the calls of a worker that wait for us.
