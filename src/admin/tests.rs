@@ -123,6 +123,33 @@ async fn whoever_asks_sees_to_it_that_workers_are_looked_at() {
 }
 
 #[tokio::test]
+async fn connections_are_counted_for_those_who_are_shown_them() {
+    let (shared, _publish, mut requests) = fixture(snapshot(Phase::Serving));
+    let stats = Arc::clone(&shared.stats);
+    let address = listen(read_only(shared, false), 8, &stats).await;
+    let counted = tokio::spawn(async move {
+        let mut counted = Vec::new();
+        while let Some(Request::Refresh { connections, reply }) = requests.recv().await {
+            counted.push(connections);
+            reply.send(()).unwrap();
+            if counted.len() == 4 {
+                break;
+            }
+        }
+        counted
+    });
+    let connections_in = async |target: &str| {
+        let json: serde_json::Value = serde_json::from_str(&fetch(address, target).await.1).unwrap();
+        json["workers"][3]["connections"].as_u64()
+    };
+    assert_eq!(connections_in("/status").await, Some(3));
+    assert_eq!(connections_in("/status?exclude=connections").await, None);
+    fetch(address, "/").await;
+    fetch(address, "/metrics").await;
+    assert_eq!(counted.await.unwrap(), [true, false, false, true]);
+}
+
+#[tokio::test]
 async fn metrics_in_both_formats() {
     let (address, _publish) = serve(snapshot(Phase::LameDuck), false).await;
     let classic = send(address, "GET /metrics", "").await;
