@@ -15,7 +15,7 @@ use nix::libc;
 use super::connections::{State, by_procfs};
 use super::eyes::look_at;
 use super::procfs::{self, Descriptors};
-use super::sock_diag::{BUFFER, ask_for_tcp, INODE, open, read_u32, receive, to_port};
+use super::sock_diag::{BUFFER, INODE, ask_for_tcp, open, read_u32, receive, to_port};
 use crate::core::types::Pid;
 
 /// So many descriptors are a part.

@@ -15,6 +15,8 @@
 //! the queue, whom it would accept next. After a second of that it is held for [`HOLD_LONGER`], nine tenths of its time:
 //! where answers take seconds, one connection that it comes by in between is enough to keep it busy.
 
+mod accepting;
+
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -31,7 +33,7 @@ use crate::daemon::quiet::Watch;
 use crate::sys::connections::{self, Connection, State};
 use crate::sys::hangup;
 use crate::sys::standstill::{self, Handling};
-use crate::sys::{kill, process, procfs, unpoll};
+use crate::sys::{kill, process, procfs};
 
 /// Between two looks at a worker that runs; more where looks are expensive.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -55,9 +57,6 @@ const FREEZE_MAX: Duration = Duration::from_millis(20);
 
 /// So many times as long as it was frozen for nothing it runs before it is frozen again.
 const THAW_SHARE: u32 = 9;
-
-/// So long a worker is looked at before it is kept from accepting.
-const HOLD_AFTER: Duration = Duration::from_millis(250);
 
 /// So long it is held once that has not helped, and when that is.
 const HOLD_LONGER: Duration = Duration::from_millis(45);
@@ -521,48 +520,6 @@ impl Engine {
 
     fn names(&self) -> BTreeSet<connections::UnixName> {
         self.launcher.sockets.names().collect()
-    }
-
-    /// Somebody waits, and nobody else is there to be waited for.
-    fn is_needed(&self, ending: &Ending, now: Time) -> bool {
-        let sockets = &self.launcher.sockets;
-        let is_alone = sockets.are_shared() && !self.others_accept(ending);
-        is_alone && !self.has_had_its_turn(now) && sockets.waiting_for(ending.worker) > 0
-    }
-
-    /// Others serve, and go on doing so.
-    fn others_accept(&self, ending: &Ending) -> bool {
-        self.others_serve(ending.worker)
-    }
-
-    fn others_serve(&self, worker: WorkerId) -> bool {
-        self.workers.iter().any(|(id, known)| *id != worker && known.ready && !known.told)
-    }
-
-    /// It is to be ended whatever it does, and others take what comes: it need not learn of it.
-    fn keep_from_accepting(&mut self, ending: &mut Ending, members: &[Pid]) {
-        if ending.is_deaf.is_some()
-            || self.endings.cannot_unpoll
-            || ending.signal_by.is_some()
-            || !self.spares(ending)
-        {
-            return;
-        }
-        let sockets = &self.launcher.sockets;
-        let inodes = sockets.part_of(ending.worker).map(|part| sockets.inodes(part)).unwrap_or_default();
-        match unpoll::stop_polling(members, &inodes) {
-            Ok(entries) => ending.is_deaf = Some(entries > 0),
-            Err(_) => self.endings.cannot_unpoll = true,
-        }
-    }
-
-    /// Nobody misses it: others accept what comes.
-    fn spares(&self, ending: &Ending) -> bool {
-        ending.why == QuietEnd::NoHandler && self.launcher.sockets.are_shared() && self.others_accept(ending)
-    }
-
-    fn may_hold(&self, ending: &Ending, now: Time) -> bool {
-        ending.is_deaf != Some(true) && now.since(ending.began) >= HOLD_AFTER && self.spares(ending)
     }
 
     fn end(&mut self, ending: &mut Ending, now: Time) {
