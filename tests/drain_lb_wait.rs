@@ -272,6 +272,7 @@ fn a_sidecar_and_the_kubelet_together_do_not_lengthen_the_wait() {
         true => ("3s..15s", "2s", ms(3000), ms(10_000)),
         false => ("1s..12s", "600ms", ms(1000), ms(400)),
     };
+    let quiet_time = if full { ms(2000) } else { ms(600) };
     leave_network();
     let options = ["--grace", "30s", "--lb-wait", wait, "--lb-quiet", quiet];
     let mut pool = pool().options(options).server().start();
@@ -286,8 +287,13 @@ fn a_sidecar_and_the_kubelet_together_do_not_lengthen_the_wait() {
     pool.signal(libc::SIGTERM);
     let over = wait_is_over(&pool);
     let (took, connections) = (told.elapsed(), count() - before);
-    assert_eq!((&over["reason"], &over["connections"]), (&"quiet".into(), &0.into()), "{over}\n{}", *pool);
-    assert!(seconds(&over, "waited_seconds") < min + ms(700), "{over}");
+    assert_eq!(over["reason"], "quiet", "{over}\n{}", *pool);
+    // A probe that is there at the very moment of a look counts as a client, for one more time of quiet.
+    let seen = over["connections"].as_u64().expect("a number");
+    assert!(
+        seen <= 1 && seconds(&over, "waited_seconds") < min + ms(700) + quiet_time * (seen as u32),
+        "{over}"
+    );
     // Fifty a second, less what the machine has no time for.
     assert!(f64::from(connections) > 20.0 * took.as_secs_f64(), "{connections} in {took:?}");
     assert_eq!(pool.wait(), Exit::Code(0));

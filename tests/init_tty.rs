@@ -148,7 +148,7 @@ fn a_hang_up_ends_a_worker_that_does_not_catch_it() {
 #[test]
 fn a_shell_as_worker_has_job_control() {
     let pty = Pty::open();
-    let _init = pid1()
+    let init = pid1()
         .under(["clear-env", "env=PS1=<$?> ", "env=PATH=/usr/bin:/bin"])
         .on_terminal(&pty)
         .command(["bash", "--norc", "--noprofile", "--noediting", "-i"])
@@ -162,6 +162,10 @@ fn a_shell_as_worker_has_job_control() {
     pty.expect("<148> ");
     pty.send("fg\n");
     pty.expect("pause\r\n");
+    // The shell names the job before it gives it the terminal.
+    let shell = init.init().children()[0];
+    let job = shell.children()[0].group();
+    until("the job in the foreground", || (pty.foreground_group() == job).then_some(()));
     pty.send(CTRL_C);
     pty.expect("<130> ");
     pty.send("echo still $((40 + 2))\n");

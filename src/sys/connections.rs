@@ -95,6 +95,23 @@ pub fn to_ports(ports: &BTreeSet<u16>) -> io::Result<Vec<Connection>> {
     by_netlink(ports).or_else(|_| by_procfs(ports))
 }
 
+/// Whether any server in this network namespace has a connection, but for the one on the port `except`.
+///
+/// # Errors
+/// Netlink's own.
+pub fn is_anybody_served(except: u16) -> io::Result<bool> {
+    const LISTENING: u8 = 10;
+    let (mut served, mut connected) = (BTreeSet::new(), BTreeSet::new());
+    // struct inet_diag_msg: family, state, timer, retransmissions, then the local port.
+    dump_tcp(&open()?, 0, LISTEN | CONNECTED, &ANY, |message| {
+        let port = message.get(4..).and_then(|rest| Some(u16::from_be_bytes(*rest.first_chunk()?)));
+        let ports = if message.get(1) == Some(&LISTENING) { &mut served } else { &mut connected };
+        ports.extend(port);
+    })?;
+    served.remove(&except);
+    Ok(!served.is_disjoint(&connected))
+}
+
 fn by_netlink(ports: &BTreeSet<u16>) -> io::Result<Vec<Connection>> {
     let mut found = Vec::new();
     dump(ports, WANT_INFO, CONNECTED, |message| found.extend(read_connection(message)))?;

@@ -328,22 +328,8 @@ impl Engine {
         if procfs::stat(pid).is_none_or(|stat| stat.group != pid) || standstill::stand_still(&[pid]) {
             return false;
         }
-        let listening = connections::inodes_of(&procfs::group(pid))
-            .and_then(|own| Ok((connections::listening_ports(&own)?, own)));
-        let (mut ports, own) = match listening {
-            Ok(found) => found,
-            Err(error) => {
-                self.tell_blind(&error);
-                return false;
-            }
-        };
-        ports.extend(self.launcher.sockets.ports());
-        ports.extend(self.endings.ports.get(&pid).into_iter().flatten());
-        // It serves nobody over a network.
-        if ports.is_empty() && self.names().is_empty() {
-            return false;
-        }
         let now = self.clock.now();
+        let told = self.endings.ports.get(&pid).into_iter().flatten().copied();
         self.endings.sought.push(Ending {
             worker,
             pid,
@@ -351,20 +337,50 @@ impl Engine {
             why,
             began: now,
             due: now,
-            ports,
+            ports: self.launcher.sockets.ports().chain(told).collect(),
             signal_by,
             watch,
             is_deaf: None,
-            own,
+            own: BTreeSet::new(),
             others: BTreeSet::new(),
             frozen: None,
         });
         self.refuse_newcomers(now);
-        if self.has_nothing_to_wait_for() {
+        let is_sought = !self.nobody_is_served() && self.can_be_seen() && !self.has_nothing_to_wait_for();
+        if !is_sought {
             self.endings.sought.pop();
+        }
+        is_sought
+    }
+
+    /// By anybody in this network namespace. Whose connections there are is a long look where processes come and go.
+    fn nobody_is_served(&self) -> bool {
+        let sockets = &self.launcher.sockets;
+        let Some(ending) = self.endings.sought.last() else { return false };
+        if ending.why != QuietEnd::NoHandler || self.others_serve(ending.worker) || sockets.is_empty() {
             return false;
         }
-        true
+        let admin = u16::try_from(self.stats.admin_port.load(Ordering::Relaxed)).unwrap_or(0);
+        self.names().is_empty() && connections::is_anybody_served(admin).is_ok_and(|served| !served)
+    }
+
+    /// Take in what the one that was sought last has. Says whether it serves anybody over a network, as far as that shows.
+    fn can_be_seen(&mut self) -> bool {
+        let names = self.names();
+        let Some(ending) = self.endings.sought.last_mut() else { return false };
+        let listening = connections::inodes_of(&procfs::group(ending.pid))
+            .and_then(|own| Ok((connections::listening_ports(&own)?, own)));
+        match listening {
+            Ok((ports, own)) => {
+                ending.ports.extend(ports);
+                ending.own = own;
+                !ending.ports.is_empty() || !names.is_empty()
+            }
+            Err(error) => {
+                self.tell_blind(&error);
+                false
+            }
+        }
     }
 
     /// Of who was sought last. What it might accept now would wait in vain otherwise, where nobody else is there to take it.
@@ -381,7 +397,6 @@ impl Engine {
     /// As far as can be seen.
     fn has_no_connection(&self, pid: Pid, ports: &BTreeSet<u16>) -> bool {
         let Ok(open) = Shared::default().to(ports, self.names()) else { return false };
-        // In a storm of orphans the group alone may take a second to find.
         open.is_empty()
             || connections::inodes_of(&procfs::group(pid))
                 .is_ok_and(|own| open.iter().all(|one| !own.contains(&one.inode)))
