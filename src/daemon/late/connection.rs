@@ -18,6 +18,9 @@ pub(super) const SILENCE: Duration = Duration::from_secs(1);
 /// After the answer: whatever was under way when it was sent is there by then.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// Whoever was in the middle of a body may have lost a packet or two: TCP sends it again after 200 ms, 400 ms, 800 ms.
+const IN_THE_MIDDLE: Duration = Duration::from_secs(2);
+
 /// What is read after the answer: more than that is somebody who does not listen.
 const UNWANTED_MAX: usize = 64 << 20;
 
@@ -159,7 +162,8 @@ impl Connection {
                 if unwanted > UNWANTED_MAX || self.is_overdue(now, patience) { OVER } else { Turn::Busy }
             }
             Err(error) if would_wait(&error) => {
-                let is_silent = now.since(self.heard) >= LAST_WORDS;
+                let pause = if unwanted > 0 { IN_THE_MIDDLE } else { LAST_WORDS };
+                let is_silent = now.since(self.heard) >= pause;
                 if is_silent || self.is_overdue(now, patience) { OVER } else { Turn::Idle }
             }
             Err(_) => OVER,
