@@ -22,8 +22,8 @@ mod steady;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::Exit;
 use common::network::leave_network;
+use common::{Exit, until};
 use matrix::row::Row;
 use rolls::{Trial, WORKERS, rows, wait_for_answers};
 use steady::{Shape, Steady};
@@ -43,7 +43,9 @@ fn loses_nothing_in_rolls(row: &Row, path: &str) {
     let rolls = rolls::rolls(2);
     trial.loses_nothing(path, LOAD, rolls);
     assert_eq!(trial.counter("forced_kills"), 0, "{}", **trial);
-    assert_eq!(trial.counter("ended_without_handler"), u64::from(rolls) * WORKERS, "{}", **trial);
+    // One that has been made deaf may still answer somebody when its roll is over.
+    let all = u64::from(rolls) * WORKERS;
+    until("all have ended", || (trial.counter("ended_without_handler") == all).then_some(()));
 }
 
 /// One drains, and what it was asked before is asked of another from now on.

@@ -147,7 +147,7 @@ impl<'a> Reactor<'a> {
                 }
             }
             Message::LookOut { worker, reply } => {
-                let _ = reply.send(self.engine.look_at(worker));
+                let _ = reply.send(self.engine.look_out(worker));
             }
             Message::Connect { worker, reply } => {
                 let _ = reply.send(self.engine.connect(worker));

@@ -74,9 +74,10 @@ pub(super) async fn attend(worker: WorkerId, notifier: Notifier, to_loop: mpsc::
 
 /// Between two looks at a worker that is on its way out.
 const LOOK_OUT_EVERY: Duration = Duration::from_millis(20);
-/// So many in a row: one that accepts in a loop of its own may be busy with somebody when it is looked at. More where there
-/// must be no doubt.
+/// So many in a row.
 const LOOKS_OUT: u32 = 2;
+/// More where there must be no doubt, or is some: one that has a socket open on which it might accept may be busy with
+/// somebody just when it is looked at.
 const LOOKS_OUT_SURE: u32 = 5;
 /// What a look takes is paid for by waiting so many times as long: it may find thousands of connections.
 const LOOK_OUT_SHARE: u32 = 50;
@@ -85,17 +86,18 @@ const LOOK_OUT_SHARE: u32 = 50;
 /// does, unless it has an event loop and keeps that socket out of it.
 pub(super) async fn watch_out(worker: WorkerId, sure: bool, to_loop: mpsc::Sender<Message>) {
     let looks = if sure { LOOKS_OUT_SURE } else { LOOKS_OUT };
-    let mut deaf = 0;
-    while deaf < looks {
+    let (mut deaf, mut enough) = (0, looks);
+    while deaf < enough {
         let asked = Instant::now();
         let (reply, sight) = oneshot::channel();
         if to_loop.send(Message::LookOut { worker, reply }).await.is_err() {
             return;
         }
         match sight.await {
-            Ok(Sight::Accepting) => deaf = 0,
+            Ok(Sight::Accepting) => (deaf, enough) = (0, looks),
             Ok(Sight::Holding) if sure => deaf = 0,
-            Ok(Sight::Holding | Sight::NotYet) => deaf += 1,
+            Ok(Sight::Holding) => (deaf, enough) = (deaf + 1, LOOKS_OUT_SURE),
+            Ok(Sight::NotYet) => deaf += 1,
             // There is no telling but by its end.
             Ok(Sight::Blind(_)) | Err(_) if sure => return,
             Ok(Sight::Blind(_)) | Err(_) => break,

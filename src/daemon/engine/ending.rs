@@ -132,16 +132,18 @@ impl Endings {
     /// Where all of `workers` end at a quiet moment and in no other way: when half of their time will be over, and when it
     /// began.
     pub(super) fn of_all(&self, mut workers: impl Iterator<Item = WorkerId>) -> Option<(Time, Time)> {
-        let ends = |worker: WorkerId| {
-            self.sought.iter().any(|ending| {
-                ending.worker == worker && ending.why == QuietEnd::NoHandler && ending.signal_by.is_none()
-            })
-        };
-        if !workers.all(ends) {
+        if !workers.all(|worker| self.knows_nothing(worker)) {
             return None;
         }
         let began = self.sought.iter().map(|ending| ending.began).max()?;
         Some((began, self.sought.iter().map(|ending| ending.watch.half_time()).min()?))
+    }
+
+    /// It is to end without being told.
+    pub(super) fn knows_nothing(&self, worker: WorkerId) -> bool {
+        self.sought.iter().any(|ending| {
+            ending.worker == worker && ending.why == QuietEnd::NoHandler && ending.signal_by.is_none()
+        })
     }
 
     pub(super) fn next_look(&self) -> Option<Time> {

@@ -133,6 +133,15 @@ impl Engine {
         }
     }
 
+    /// The same for one that has been told to finish. Who has no handler for that accepts until it is ended, however busy it
+    /// is with somebody when it is looked at; unless it has an event loop, and that has been made deaf.
+    pub(in crate::daemon) fn look_out(&mut self, worker: WorkerId) -> Sight {
+        match self.look_at(worker) {
+            Sight::Holding if self.endings.knows_nothing(worker) => Sight::Accepting,
+            sight => sight,
+        }
+    }
+
     /// Answer the calls of a worker that wait for us.
     pub(in crate::daemon) fn answer_calls(&mut self, worker: WorkerId, notifier: &Notifier) -> Answered {
         for _ in 0..CALLS_AT_ONCE {
