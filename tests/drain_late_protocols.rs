@@ -95,7 +95,8 @@ fn a_body_of_10_mb_in_flight_does_not_cost_the_answer() {
     });
     pool.signal(libc::SIGTERM);
     assert_unavailable(&mut client);
-    sender.join().unwrap().expect("everything could be sent");
+    let sent = sender.join().unwrap();
+    assert!(sent.is_ok(), "not everything could be sent: {sent:?}\n{}", *pool);
 }
 
 #[test]

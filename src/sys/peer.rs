@@ -7,8 +7,10 @@ use nix::libc;
 use nix::sys::socket::{self, MsgFlags, Shutdown, sockopt};
 
 /// What the kernel may hold of what nobody has read yet, doubled: of a thousand connections that send as fast as they can
-/// it must not be more than a small container has.
-const UNREAD_MAX: usize = 16 * 1024;
+/// it must not be more than a small container has. Two of the connection's segments, where that is more: into a window
+/// that holds none a sender puts something only when its persist timer says so, every 200 ms (RFC 9293, 3.8.6.2.1). Over
+/// the loopback interface they are of 64 KB.
+const UNREAD_MAX: u32 = 16 * 1024;
 
 /// Dropping it closes the connection: what is unread then makes it a reset.
 #[derive(Debug)]
@@ -17,7 +19,9 @@ pub struct Peer(OwnedFd);
 impl Peer {
     pub(super) fn new(fd: OwnedFd) -> Self {
         // A unix socket's sender is charged.
-        let _ = socket::setsockopt(&fd, sockopt::RcvBuf, &UNREAD_MAX);
+        let segment = socket::getsockopt(&fd, sockopt::TcpMaxSeg).unwrap_or(0);
+        let unread = UNREAD_MAX.max(segment.saturating_mul(2));
+        let _ = socket::setsockopt(&fd, sockopt::RcvBuf, &usize::try_from(unread).unwrap_or(usize::MAX));
         Self(fd)
     }
 
