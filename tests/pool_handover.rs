@@ -86,6 +86,8 @@ fn listen_pid_is_the_replacements_own_too() {
     let second = until("a replacement", || {
         pool.members().first().map(|member| member.process).filter(|process| *process != first)
     });
+    // Before that it may not even have been loaded.
+    pool.wait_ready(1);
     assert_eq!(second.variable("LISTEN_PID"), Some(second.pid_inside()));
 }
 
