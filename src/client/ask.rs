@@ -29,10 +29,7 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Between two looks at what is going on.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// The same, where somebody watches for long.
+/// Between two looks, where somebody watches for long.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// Puts one question and waits for the answer, `deadline` at most for everything.
@@ -51,18 +48,19 @@ pub fn ask(
 /// drainit.
 pub(super) const ROLLS: &str = "/status?exclude=connections";
 
-/// As [`ask`], and shows `/status` to `watch` again and again until the answer comes.
+/// As [`ask`], and shows `/status` to `watch` again and again until the answer comes, pausing for `every` between two.
 pub(super) fn ask_watching(
     endpoint: &Endpoint,
     method: &str,
     target: &str,
     body: Option<String>,
     deadline: Duration,
+    every: Duration,
     mut watch: impl FnMut(&str),
 ) -> Result<Answer, ClientError> {
     let look = async || {
-        let answer = timeout(LOOK_EVERY * 4, exchange(endpoint, "GET", ROLLS, None)).await;
-        answer.unwrap_or(Err(ClientError::Late(LOOK_EVERY)))
+        let answer = timeout(WATCH_EVERY, exchange(endpoint, "GET", ROLLS, None)).await;
+        answer.unwrap_or(Err(ClientError::Late(WATCH_EVERY)))
     };
     let answer = async {
         let mut question = std::pin::pin!(exchange(endpoint, method, target, body.as_deref()));
@@ -70,7 +68,7 @@ pub(super) fn ask_watching(
             tokio::select! {
                 biased;
                 answer = &mut question => return answer,
-                () = sleep(LOOK_EVERY) => {}
+                () = sleep(every) => {}
             }
             tokio::select! {
                 biased;

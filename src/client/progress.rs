@@ -1,6 +1,7 @@
 //! A roll as it goes: drawn anew on a terminal, a line for each step elsewhere.
 
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use super::rolls::Rolls;
 use super::say;
@@ -21,6 +22,11 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new() -> Self {
         Self { terminal: io::stdout().is_terminal(), lines: 0, told: None }
+    }
+
+    /// Between two looks, for each of which drainit pays: a drawing should move, a log need not.
+    pub(super) fn every(&self) -> Duration {
+        Duration::from_millis(if self.terminal { 250 } else { 1000 })
     }
 
     /// Show what `/status` says.

@@ -19,7 +19,10 @@ pub fn restart(endpoint: &Endpoint, order: &Restart, deadline: Duration) -> u8 {
     };
     let mut progress = Progress::new();
     let answer = if order.wait {
-        ask_watching(endpoint, "POST", "/restart", Some(body), deadline, |status| progress.show(status))
+        let every = progress.every();
+        ask_watching(endpoint, "POST", "/restart", Some(body), deadline, every, |status| {
+            progress.show(status)
+        })
     } else {
         ask(endpoint, "POST", "/restart", Some(body), DEADLINE)
     };

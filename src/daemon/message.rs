@@ -12,7 +12,6 @@ use tokio::sync::oneshot;
 use super::engine::{Answered, Heard};
 use crate::core::event::Hang;
 use crate::core::types::WorkerId;
-use crate::sys::accepting::Sight;
 use crate::sys::seccomp::Notifier;
 
 pub(super) enum Message {
@@ -22,22 +21,10 @@ pub(super) enum Message {
     Unavailable(String),
     Ready(WorkerId),
     Hung(WorkerId, Hang),
-    /// The worker accepts no more; beyond doubt, where that is said.
-    Deaf(WorkerId, bool),
     /// The worker has closed its IPC channel with something unread.
     Unread(WorkerId),
     /// These of `--watch` have changed, in one burst.
     Changed(Vec<PathBuf>),
-    /// Look into the worker's /proc, whether it accepts yet. No answer, where it is ready by its own word.
-    Look {
-        worker: WorkerId,
-        reply: oneshot::Sender<Sight>,
-    },
-    /// The same, whether it still does.
-    LookOut {
-        worker: WorkerId,
-        reply: oneshot::Sender<Sight>,
-    },
     /// The worker has said something of itself.
     Words {
         worker: WorkerId,

@@ -14,7 +14,7 @@ use crate::sys::channel::Channel;
 use crate::sys::seccomp::Notifier;
 use crate::sys::signals;
 
-/// How often workers that are starting are looked at, calls that wait are answered, and what workers say is heard.
+/// How often calls that wait are answered, and what workers say is heard.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The signals that are taken in one turn.
@@ -35,9 +35,6 @@ pub(super) fn run(engine: &mut Engine) {
             .retain(|(worker, notifier)| !matches!(engine.answer_calls(*worker, notifier), Answered::Last));
         // Whoever finds the queue full may wait for ever.
         engine.hear_everybody();
-        if engine.core().config().kind == Kind::Pool && !starting.is_empty() {
-            engine.look_at_workers();
-        }
         starting.retain(|newcomer| !settled(engine, newcomer));
         engine.serving.clear();
         let departed = std::mem::take(&mut engine.departed);
@@ -63,10 +60,10 @@ pub(super) fn run(engine: &mut Engine) {
 /// Whether nothing is to be found out about this worker any more.
 fn settled(engine: &mut Engine, newcomer: &Newcomer) -> bool {
     match engine.ready_when() {
-        ReadyWhen::Started => true,
+        // Whether it listens is seen in turns of the loop.
+        ReadyWhen::Started | ReadyWhen::Listening => true,
         // Nobody can ask, so nobody looks.
         _ if engine.core().config().kind == Kind::Single => true,
-        ReadyWhen::Listening => engine.is_ready(newcomer.worker),
         ReadyWhen::Notify => {
             if newcomer.channel.as_ref().is_some_and(|channel| has_sent_ready(channel)) {
                 engine.mark_ready(newcomer.worker);

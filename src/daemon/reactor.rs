@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::Builder;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, yield_now};
-use tokio::time::{Instant, interval, sleep_until};
+use tokio::time::interval;
 
 use super::boot::Servers;
 use super::engine::Engine;
@@ -21,10 +21,12 @@ use crate::admin::{self, Facts, Request, Shared};
 use crate::config::Sidecars;
 use crate::core::event::Event;
 use crate::core::signal::Signal;
+use crate::core::time::Time;
 use crate::core::types::WorkerId;
 use crate::core::{burst, snapshot};
 use crate::sys::control::may_control;
 use crate::sys::signals::SignalFd;
+use crate::sys::timer::Timer;
 use crate::sys::{descriptors, pollable};
 
 /// Requests that wait for their turn; far fewer than connections, so that most of those can be dropped.
@@ -47,12 +49,13 @@ const LAST_TURNS: usize = 32;
 /// # Errors
 /// There can be no event loop here; nothing has been turned.
 pub(super) fn run(engine: &mut Engine, servers: Servers) -> io::Result<()> {
-    let signals = SignalFd::new()?;
+    let (signals, timer) = (SignalFd::new()?, Timer::new()?);
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     let turned = runtime.block_on(async {
         // Never deregistered: the process ends with the loop, and the kernel does it faster.
         let signals = ManuallyDrop::new(pollable::register(signals)?);
-        Reactor::start(engine, servers).turn(&signals).await;
+        let timer = ManuallyDrop::new(pollable::register(timer)?);
+        Reactor::start(engine, servers).turn(&signals, &timer).await;
         Ok(())
     });
     if turned.is_ok() {
@@ -88,10 +91,10 @@ impl<'a> Reactor<'a> {
         Self { engine, requests, messages, to_us, watchers: BTreeMap::new(), sidecars }
     }
 
-    async fn turn(mut self, signals: &AsyncFd<SignalFd>) {
+    async fn turn(mut self, signals: &AsyncFd<SignalFd>, timer: &AsyncFd<Timer>) {
         let mut received = Vec::new();
         let mut quota = interval(QUOTA_EVERY);
-        let mut timer = std::pin::pin!(sleep_until(Instant::now()));
+        let mut set_for = None;
         // Looking for the dead takes the kernel as long as there are children.
         let mut may_be_dead = true;
         loop {
@@ -104,10 +107,9 @@ impl<'a> Reactor<'a> {
             if self.engine.exit_status().is_some() {
                 break;
             }
-            let due =
-                self.engine.next_tick().and_then(|at| self.engine.clock().instant(at)).map(Instant::from_std);
-            if let Some(due) = due.filter(|due| *due != timer.deadline()) {
-                timer.as_mut().reset(due);
+            let due = self.engine.next_tick();
+            if due != set_for && self.set(timer.get_ref(), due).is_ok() {
+                set_for = due;
             }
             tokio::select! {
                 biased;
@@ -124,12 +126,22 @@ impl<'a> Reactor<'a> {
                 }
                 Some(message) = self.messages.recv() => self.take_message(message),
                 Some(request) = self.requests.recv() => self.engine.take_request(request),
-                () = timer.as_mut(), if due.is_some() => may_be_dead = true,
+                ready = timer.readable() => {
+                    if let Ok(mut ready) = ready {
+                        ready.clear_ready();
+                    }
+                    set_for = None;
+                    may_be_dead = true;
+                }
                 _ = quota.tick(), if self.engine.follows_quota() => self.engine.follow_quota(),
                 () = yield_now(), if more => {}
             }
         }
         self.finish().await;
+    }
+
+    fn set(&self, timer: &Timer, due: Option<Time>) -> io::Result<()> {
+        timer.set(due.map(|due| due.since(self.engine.clock().now())))
     }
 
     fn take_message(&mut self, message: Message) {
@@ -138,17 +150,8 @@ impl<'a> Reactor<'a> {
             Message::Unavailable(reason) => self.engine.feed(Event::Unavailable { reason }),
             Message::Ready(worker) => self.engine.mark_ready(worker),
             Message::Hung(worker, why) => self.engine.mark_hung(worker, why),
-            Message::Deaf(worker, sure) => self.engine.feed(Event::Deaf { worker, sure }),
             Message::Unread(worker) => self.engine.on_unread(worker),
             Message::Changed(paths) => self.engine.watched_path_changed(&paths),
-            Message::Look { worker, reply } => {
-                if !self.engine.is_ready(worker) {
-                    let _ = reply.send(self.engine.look_at(worker));
-                }
-            }
-            Message::LookOut { worker, reply } => {
-                let _ = reply.send(self.engine.look_out(worker));
-            }
             Message::Connect { worker, reply } => {
                 let _ = reply.send(self.engine.connect(worker));
             }
@@ -174,17 +177,12 @@ impl<'a> Reactor<'a> {
                 tokio::spawn(readiness::attend(worker, notifier, self.to_us.clone()));
             }
             let when = self.engine.ready_when().clone();
-            let kind = self.engine.core().config().kind;
-            let task = tokio::spawn(readiness::watch(newcomer, when, kind, self.to_us.clone()));
+            let task = tokio::spawn(readiness::watch(newcomer, when, self.to_us.clone()));
             self.watchers.entry(worker).or_default().push(task.abort_handle());
         }
         for worker in std::mem::take(&mut self.engine.serving) {
             let Some(health) = self.engine.health().cloned() else { continue };
             let task = tokio::spawn(checks::watch(worker, health, self.engine.stats(), self.to_us.clone()));
-            self.watchers.entry(worker).or_default().push(task.abort_handle());
-        }
-        for (worker, sure) in std::mem::take(&mut self.engine.leaving) {
-            let task = tokio::spawn(readiness::watch_out(worker, sure, self.to_us.clone()));
             self.watchers.entry(worker).or_default().push(task.abort_handle());
         }
         for worker in std::mem::take(&mut self.engine.departed) {

@@ -42,6 +42,7 @@ pub mod stderr;
 pub mod steering;
 pub mod termination_log;
 mod threads;
+pub mod timer;
 pub mod tty;
 pub mod unpoll;
 pub mod watch;

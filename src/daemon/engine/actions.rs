@@ -27,7 +27,7 @@ impl Engine {
                 self.stop(worker, pid, signal, scope, quiet_until);
             }
             Action::End { worker, until } => self.end_when_quiet(worker, until),
-            Action::Listen { worker, sure } => self.leaving.push((worker, sure)),
+            Action::Listen { worker, sure } => self.look_for_departure(worker, sure),
             Action::AnswerLate { linger_until } => self.answer_late(linger_until),
             Action::Retire { worker } => self.retire(worker),
             Action::Message { pid } => self.send_stop_message(pid),
@@ -113,15 +113,8 @@ impl Engine {
             self.give_up_adoption(&error.to_string());
         }
         self.channels.extend(channel.iter().map(|channel| (worker, Arc::clone(channel))));
-        self.newcomers.push(Newcomer {
-            worker,
-            pid,
-            slot,
-            notify,
-            channel,
-            calls: notifier.is_some(),
-            notifier,
-        });
+        self.look_for_arrival(worker, notifier.is_some());
+        self.newcomers.push(Newcomer { worker, slot, notify, channel, notifier });
         Ok(pid)
     }
 

@@ -4,6 +4,7 @@ mod actions;
 mod census;
 mod ending;
 mod late;
+mod looking;
 mod messages;
 mod observing;
 mod reaping;
@@ -46,6 +47,7 @@ use crate::sys::{cgroup, kill, stderr};
 
 use census::Census;
 use ending::Endings;
+use looking::Looks;
 use observing::Observing;
 use steering::Retiring;
 use weighing::Scales;
@@ -80,12 +82,10 @@ pub(super) struct Engine {
     channels: BTreeMap<WorkerId, Arc<Channel>>,
     /// Where they can say how they are.
     ears: BTreeMap<WorkerId, Ear>,
+    looks: Looks,
     /// For the event loop: whose readiness to find out, and whose no more.
     pub(super) newcomers: Vec<Newcomer>,
     pub(super) departed: Vec<WorkerId>,
-    /// Who is to be looked at until it accepts no more.
-    /// Beyond doubt, where that is asked for.
-    pub(super) leaving: Vec<(WorkerId, bool)>,
     /// Who has become ready, and is to be checked from now on.
     pub(super) serving: Vec<WorkerId>,
     replies: BTreeMap<RequestId, oneshot::Sender<Outcome>>,
@@ -153,10 +153,10 @@ impl Engine {
             end_idle_after: config.end_idle_after,
             channels: BTreeMap::new(),
             ears: BTreeMap::new(),
+            looks: Looks::default(),
             newcomers: Vec::new(),
             departed: Vec::new(),
             serving: Vec::new(),
-            leaving: Vec::new(),
             retiring: Vec::new(),
             endings: Endings::default(),
             census: Census::default(),
@@ -241,6 +241,7 @@ impl Engine {
         for (_, members) in self.remnants.extract_if(.., |(kill_at, _)| *kill_at <= now) {
             members.iter().for_each(Member::kill);
         }
+        self.look_at_due(now);
         self.look_at_retiring(now);
         self.look_for_the_overweight(now);
         self.look_for_quiet(now);
@@ -265,6 +266,7 @@ impl Engine {
             .chain(self.remnants.iter().map(|(kill_at, _)| *kill_at))
             .chain(self.look_at)
             .chain(self.scales.next_look())
+            .chain(self.looks.next_look())
             .chain(self.retiring.iter().map(Retiring::due))
             .chain(self.endings.next_look())
             .chain(self.census.next_look())

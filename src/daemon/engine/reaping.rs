@@ -73,6 +73,7 @@ impl Engine {
                 self.channels.remove(&worker);
                 self.ears.remove(&worker);
                 self.departed.push(worker);
+                self.looks.forget(worker);
                 self.launcher.sockets.release(worker);
                 self.retiring.retain(|retiring| retiring.worker() != worker);
                 if kill::group_exists(pid) {

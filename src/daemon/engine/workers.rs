@@ -14,7 +14,7 @@ use crate::core::signal::Signal;
 use crate::core::snapshot::Phase;
 use crate::core::types::{Pid, Release, SlotIndex, WorkerId};
 use crate::daemon::adoption::Told;
-use crate::sys::accepting::{self, Sight, Waiting};
+use crate::sys::accepting::Waiting;
 use crate::sys::channel::Channel;
 use crate::sys::notify::NotifySocket;
 use crate::sys::seccomp::Notifier;
@@ -78,15 +78,12 @@ pub(in crate::daemon) enum Answered {
 /// A worker whose readiness is to be found out.
 pub(in crate::daemon) struct Newcomer {
     pub(in crate::daemon) worker: WorkerId,
-    pub(in crate::daemon) pid: Pid,
     pub(in crate::daemon) slot: SlotIndex,
     /// Where it says how it is.
     pub(in crate::daemon) notify: Option<Arc<NotifySocket>>,
     pub(in crate::daemon) channel: Option<Arc<Channel>>,
     /// Who is asked about its sockets.
     pub(in crate::daemon) notifier: Option<Notifier>,
-    /// Somebody is.
-    pub(in crate::daemon) calls: bool,
 }
 
 impl Engine {
@@ -95,6 +92,7 @@ impl Engine {
         if let Some(known) = self.workers.get_mut(&worker) {
             if !std::mem::replace(&mut known.ready, true) {
                 self.serving.push(worker);
+                self.looks.arrived(worker);
             }
             self.feed(Event::Ready { worker });
         }
@@ -107,39 +105,6 @@ impl Engine {
 
     pub(in crate::daemon) fn is_ready(&self, worker: WorkerId) -> bool {
         self.workers.get(&worker).is_none_or(|worker| worker.ready)
-    }
-
-    /// Look whether workers that are starting have become ready: where nobody sends word, and somebody asks.
-    pub(in crate::daemon) fn look_at_workers(&mut self) {
-        if self.ready_when != ReadyWhen::Listening {
-            return;
-        }
-        let starting: Vec<_> =
-            self.workers.iter().filter(|(_, worker)| !worker.ready).map(|(id, _)| *id).collect();
-        for id in starting {
-            if matches!(self.look_at(id), Sight::Accepting | Sight::Blind(_)) {
-                self.mark_ready(id);
-            }
-        }
-    }
-
-    pub(in crate::daemon) fn look_at(&mut self, worker: WorkerId) -> Sight {
-        let Some(Worker { pid, waiting, .. }) = self.workers.get_mut(&worker) else { return Sight::NotYet };
-        let sockets = &self.launcher.sockets;
-        let inodes = sockets.part_of(worker).map(|part| sockets.inodes(part)).unwrap_or_default();
-        match inodes.is_empty() {
-            true => accepting::on_own_socket(*pid),
-            false => accepting::on_sockets(*pid, inodes, waiting),
-        }
-    }
-
-    /// The same for one that has been told to finish. Who has no handler for that accepts until it is ended, however busy it
-    /// is with somebody when it is looked at; unless it has an event loop, and that has been made deaf.
-    pub(in crate::daemon) fn look_out(&mut self, worker: WorkerId) -> Sight {
-        match self.look_at(worker) {
-            Sight::Holding if self.endings.knows_nothing(worker) => Sight::Accepting,
-            sight => sight,
-        }
     }
 
     /// Answer the calls of a worker that wait for us.

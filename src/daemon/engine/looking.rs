@@ -1,0 +1,201 @@
+//! Looking at workers that say nothing of themselves: whether one that starts accepts yet, and whether one that finishes
+//! accepts still. Both are turns of the loop, not tasks beside it: a roll consists of little else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Engine;
+use crate::config::values::ReadyWhen;
+use crate::core::config::Kind;
+use crate::core::event::Event;
+use crate::core::time::Time;
+use crate::core::types::WorkerId;
+use crate::sys::accepting::{self, Sight};
+
+const FIRST: Duration = Duration::from_millis(2);
+const EVERY: Duration = Duration::from_millis(50);
+/// Where a worker's calls tell: looking is for the few that accept on what they were given and never call listen(2).
+const FIRST_AT_CALLERS: Duration = Duration::from_millis(20);
+const EVERY_AT_CALLERS: Duration = Duration::from_millis(100);
+/// A worker without a socket of drainit's may never listen. After so many looks, only who asks makes us look.
+const UNASKED: u32 = 9;
+
+/// Between two looks at a worker that is on its way out.
+const OUT_EVERY: Duration = Duration::from_millis(20);
+/// So many in a row.
+const LOOKS_OUT: u32 = 2;
+/// More where there must be no doubt, or is some: one that has a socket open on which it might accept may be busy with
+/// somebody just when it is looked at.
+const LOOKS_OUT_SURE: u32 = 5;
+/// What a look takes is paid for by waiting so many times as long: it may find thousands of connections.
+const OUT_SHARE: u32 = 50;
+
+/// Then somebody else has his turn.
+const AT_ONCE: usize = 8;
+
+/// Who is looked at, and when next.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    starting: BTreeMap<WorkerId, Starting>,
+    /// Beyond doubt, where that is asked for.
+    leaving: BTreeMap<(WorkerId, bool), Leaving>,
+}
+
+#[derive(Debug)]
+struct Starting {
+    due: Time,
+    pause: Duration,
+    /// `None`: it grows without end.
+    longest: Option<Duration>,
+    left: u32,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    due: Time,
+    /// So many times in a row it did not accept, and so many are enough.
+    deaf: u32,
+    enough: u32,
+}
+
+impl Looks {
+    pub(super) fn next_look(&self) -> Option<Time> {
+        let starting = self.starting.values().map(|look| look.due);
+        starting.chain(self.leaving.values().map(|look| look.due)).min()
+    }
+
+    /// It is ready.
+    pub(super) fn arrived(&mut self, worker: WorkerId) {
+        self.starting.remove(&worker);
+    }
+
+    /// It is dead.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.starting.remove(&worker);
+        self.leaving.remove(&(worker, false));
+        self.leaving.remove(&(worker, true));
+    }
+}
+
+impl Leaving {
+    /// Says whether it accepts no more; `None`: there is no telling.
+    fn is_deaf(&mut self, sight: &Sight, sure: bool) -> Option<bool> {
+        match sight {
+            Sight::Accepting => (self.deaf, self.enough) = (0, looks_out(sure)),
+            Sight::Holding if sure => self.deaf = 0,
+            Sight::Holding => (self.deaf, self.enough) = (self.deaf + 1, LOOKS_OUT_SURE),
+            Sight::NotYet => self.deaf += 1,
+            Sight::Blind(_) => return None,
+        }
+        Some(self.deaf >= self.enough)
+    }
+}
+
+fn looks_out(sure: bool) -> u32 {
+    if sure { LOOKS_OUT_SURE } else { LOOKS_OUT }
+}
+
+impl Engine {
+    /// A worker has been started, whose calls tell or do not.
+    pub(super) fn look_for_arrival(&mut self, worker: WorkerId, calls: bool) {
+        if self.ready_when != ReadyWhen::Listening {
+            return;
+        }
+        let (pause, longest) = if calls { (FIRST_AT_CALLERS, EVERY_AT_CALLERS) } else { (FIRST, EVERY) };
+        let (longest, left) = match self.core.config().kind {
+            Kind::Pool => (Some(longest), u32::MAX),
+            Kind::Single => (None, UNASKED),
+        };
+        let due = self.clock.now() + pause;
+        self.looks.starting.insert(worker, Starting { due, pause, longest, left });
+    }
+
+    /// Look at a worker that has been told to finish until it accepts no more. `sure`: one that has a socket open on which
+    /// it might does, unless it has an event loop and keeps that socket out of it.
+    pub(super) fn look_for_departure(&mut self, worker: WorkerId, sure: bool) {
+        let look = Leaving { due: self.clock.now(), deaf: 0, enough: looks_out(sure) };
+        self.looks.leaving.insert((worker, sure), look);
+    }
+
+    /// At whoever is due.
+    pub(super) fn look_at_due(&mut self, now: Time) {
+        let starting = self.looks.starting.iter().filter(|(_, look)| look.due <= now);
+        for worker in starting.map(|(worker, _)| *worker).take(AT_ONCE).collect::<Vec<_>>() {
+            self.look_whether_ready(worker, now);
+        }
+        let leaving = self.looks.leaving.iter().filter(|(_, look)| look.due <= now);
+        for (worker, sure) in leaving.map(|(key, _)| *key).take(AT_ONCE).collect::<Vec<_>>() {
+            self.look_whether_deaf(worker, sure);
+        }
+    }
+
+    fn look_whether_ready(&mut self, worker: WorkerId, now: Time) {
+        match self.look_at(worker) {
+            Sight::Accepting => self.mark_ready(worker),
+            Sight::Blind(error) => {
+                if let Some(known) = self.workers.get(&worker).filter(|_| !self.is_init_only()) {
+                    tracing::warn!(slot = known.slot, pid = %known.pid, %error, "cannot see whether the worker accepts: taken for ready (--ready-when has other ways)");
+                }
+                self.mark_ready(worker);
+            }
+            Sight::Holding | Sight::NotYet => {
+                let Some(look) = self.looks.starting.get_mut(&worker) else { return };
+                look.pause = look.longest.map_or(look.pause * 2, |longest| longest.min(look.pause * 2));
+                look.due = now + look.pause;
+                look.left -= 1;
+                if look.left == 0 {
+                    self.looks.arrived(worker);
+                }
+            }
+        }
+    }
+
+    fn look_whether_deaf(&mut self, worker: WorkerId, sure: bool) {
+        let before = self.clock.now();
+        let sight = self.look_out(worker);
+        let after = self.clock.now();
+        let Some(look) = self.looks.leaving.get_mut(&(worker, sure)) else { return };
+        look.due = after + OUT_EVERY.max(after.since(before) * OUT_SHARE);
+        let is_deaf = look.is_deaf(&sight, sure);
+        if is_deaf != Some(false) {
+            self.looks.leaving.remove(&(worker, sure));
+        }
+        // Who cannot be seen is beyond doubt only when it has ended.
+        if is_deaf.unwrap_or(!sure) {
+            self.feed(Event::Deaf { worker, sure });
+        }
+    }
+
+    /// Who has no handler for the stop signal accepts until it is ended, however busy it is with somebody when it is looked
+    /// at; unless it has an event loop, and that has been made deaf.
+    fn look_out(&mut self, worker: WorkerId) -> Sight {
+        match self.look_at(worker) {
+            Sight::Holding if self.endings.knows_nothing(worker) => Sight::Accepting,
+            sight => sight,
+        }
+    }
+
+    /// Look whether workers that are starting have become ready: where nobody sends word, and somebody asks.
+    pub(super) fn look_at_workers(&mut self) {
+        if self.ready_when != ReadyWhen::Listening {
+            return;
+        }
+        let starting: Vec<_> =
+            self.workers.iter().filter(|(_, worker)| !worker.ready).map(|(id, _)| *id).collect();
+        for id in starting {
+            if matches!(self.look_at(id), Sight::Accepting | Sight::Blind(_)) {
+                self.mark_ready(id);
+            }
+        }
+    }
+
+    fn look_at(&mut self, worker: WorkerId) -> Sight {
+        let Some(known) = self.workers.get_mut(&worker) else { return Sight::NotYet };
+        let sockets = &self.launcher.sockets;
+        let inodes = sockets.part_of(worker).map(|part| sockets.inodes(part)).unwrap_or_default();
+        match inodes.is_empty() {
+            true => accepting::on_own_socket(known.pid),
+            false => accepting::on_sockets(known.pid, inodes, &mut known.waiting),
+        }
+    }
+}
