@@ -38,6 +38,7 @@ pub fn stop_polling(processes: &[Pid], inodes: &[u64]) -> io::Result<usize> {
         let Some(process) = unless_gone(open(*pid))? else { continue };
         for set in sets {
             let Some(set) = unless_gone(copy(&process, set))? else { continue };
+            let set = out_of_the_way(set, &sockets)?;
             for number in &sockets {
                 let Some(socket) = unless_gone(copy(&process, *number))? else { continue };
                 taken += usize::from(as_number(&socket, *number, || take_out(&set, *number))?);
@@ -51,6 +52,17 @@ fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBADF | libc::ESRCH)) => Ok(None),
         result => result.map(Some),
+    }
+}
+
+/// Under a number that none of `sockets` is to have.
+fn out_of_the_way(set: OwnedFd, sockets: &[RawFd]) -> io::Result<OwnedFd> {
+    match sockets.iter().max() {
+        Some(last) if sockets.contains(&set.as_raw_fd()) => {
+            // SAFETY: numbers only.
+            owned(unsafe { libc::fcntl(set.as_raw_fd(), libc::F_DUPFD_CLOEXEC, last + 1) }.into())
+        }
+        _ => Ok(set),
     }
 }
 
@@ -84,4 +96,20 @@ fn as_number<T>(socket: &OwnedFd, number: RawFd, perform: impl FnOnce() -> T) ->
 fn place(descriptor: &OwnedFd, number: RawFd, flags: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: whoever asks has kept what is there.
     owned(unsafe { libc::dup3(descriptor.as_raw_fd(), number, flags) }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The socket would be put where the set was, and nothing be taken out.
+    #[test]
+    fn a_set_makes_room_for_the_number_of_a_socket() {
+        let set = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let number = set.as_raw_fd();
+        let set = out_of_the_way(set, &[number + 1]).unwrap();
+        assert_eq!(set.as_raw_fd(), number);
+        let moved = out_of_the_way(set, &[number + 7, number, 0]).unwrap();
+        assert!(moved.as_raw_fd() > number + 7, "{moved:?}");
+    }
 }
