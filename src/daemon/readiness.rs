@@ -44,6 +44,10 @@ pub(super) async fn attend(worker: WorkerId, notifier: Notifier, to_loop: mpsc::
     let Ok(notifier) = pollable::register(notifier) else { return };
     let notifier = Arc::new(notifier);
     while let Ok(mut ready) = notifier.readable().await {
+        // EPOLLHUP: whoever could ask is gone, and what they had asked.
+        if ready.ready().is_read_closed() {
+            return;
+        }
         let (reply, answered) = oneshot::channel();
         let calls = Message::Calls { worker, notifier: Arc::clone(&notifier), reply };
         if to_loop.send(calls).await.is_err() {

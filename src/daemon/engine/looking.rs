@@ -15,7 +15,7 @@ use crate::sys::accepting::{self, Sight};
 const FIRST: Duration = Duration::from_millis(2);
 const EVERY: Duration = Duration::from_millis(50);
 /// Where a worker's calls tell: looking is for the few that accept on what they were given and never call listen(2).
-const FIRST_AT_CALLERS: Duration = Duration::from_millis(20);
+const FIRST_AT_CALLERS: Duration = Duration::from_millis(40);
 const EVERY_AT_CALLERS: Duration = Duration::from_millis(100);
 /// A worker without a socket of drainit's may never listen. After so many looks, only who asks makes us look.
 const UNASKED: u32 = 9;
