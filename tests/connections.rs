@@ -6,6 +6,8 @@
 )]
 
 mod common;
+#[path = "common/from.rs"]
+mod from;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -54,6 +56,35 @@ fn each_worker_s_connections_are_counted_and_shown() {
         let table = String::from_utf8(pool.ask(&["status"]).stdout).unwrap();
         assert!(table.contains("CONNECTIONS"), "{table}");
     }
+}
+
+/// By slot: two have an event loop, and one has none.
+#[test]
+fn whose_they_are_shows_with_event_loops_and_without() {
+    leave_network();
+    let script = "test $DRAINIT_SLOT = 2 && exec \"$0\" keep=3; exec \"$0\" keep-polled=3";
+    let fixture = common::fixture().display().to_string();
+    let pool = pool()
+        .options(["--workers", "3", "--sockets", "per-worker"])
+        .command(["/bin/sh", "-c", script, &fixture])
+        .start();
+    pool.wait_ready(3);
+    let connect = |slot: usize| {
+        from::connect_from(format!("127.42.0.{slot}:0").parse().unwrap(), pool.address()).expect("connect")
+    };
+    let held = || {
+        let status = pool.status();
+        let workers = status["workers"].as_array().expect("workers").iter();
+        let mut held: Vec<_> = workers
+            .map(|worker| (worker["slot"].as_u64().unwrap(), worker["connections"].as_u64().unwrap_or(0)))
+            .collect();
+        held.sort_unstable();
+        held.into_iter().map(|(_, connections)| connections).collect::<Vec<_>>()
+    };
+    let mut open: Vec<_> = [0, 0, 0, 1, 1, 2].into_iter().map(connect).collect();
+    until("all are seen", || (held() == [3, 2, 1]).then_some(()));
+    open.extend([1, 2, 2].into_iter().map(connect));
+    until("so are those who come later", || (held() == [3, 3, 3]).then_some(()));
 }
 
 #[test]

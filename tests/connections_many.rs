@@ -84,8 +84,19 @@ fn longest(answers: &[Duration]) -> Duration {
     answers.iter().copied().max().unwrap_or_default()
 }
 
+/// Whose they are the workers' event loops tell.
 #[test]
 fn so_many_are_counted_in_slices_between_which_probes_are_answered() {
+    are_counted_in_slices("keep-polled=3");
+}
+
+/// Each descriptor has to be looked at.
+#[test]
+fn so_are_those_of_servers_without_event_loops() {
+    are_counted_in_slices("keep=3");
+}
+
+fn are_counted_in_slices(worker: &str) {
     if !may_have_descriptors() {
         return cannot_run("needs 10,000 descriptors a process");
     }
@@ -96,7 +107,7 @@ fn so_many_are_counted_in_slices_between_which_probes_are_answered() {
     let workers = (2 * connections).div_ceil(EACH).max(2).to_string();
     let limit = format!("soft-limit=NOFILE:{DESCRIPTORS}");
     let pool =
-        pool().options(["--workers", &workers, "--log-level", "debug"]).worker([&limit, "keep=3"]).start();
+        pool().options(["--workers", &workers, "--log-level", "debug"]).worker([&limit, worker]).start();
     pool.wait_ready(workers.parse().unwrap());
     let clients: Vec<_> = (0..connections.div_ceil(EACH))
         .map(|client| EACH.min(connections - client * EACH))
@@ -113,7 +124,7 @@ fn so_many_are_counted_in_slices_between_which_probes_are_answered() {
     assert_eq!(counted, connections, "{}", *pool);
     let (quickest, slowest) = (longest(&control), longest(&answers));
     eprintln!(
-        "{connections} counted in {took:?}; {} probes meanwhile, the slowest in {slowest:?}; {quickest:?} without",
+        "{connections} of {worker} counted in {took:?}; {} probes meanwhile, the slowest in {slowest:?}; {quickest:?} without",
         answers.len()
     );
     let looks = pool.log().into_iter().filter(|line| line["message"] == "connections counted");

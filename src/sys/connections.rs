@@ -14,8 +14,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use nix::libc;
 
 use super::eyes::look_at;
-use super::procfs;
 use super::sock_diag::{ANY, INODE, LISTEN, dump_tcp, dump_unix, field, open, read_u32, to_port};
+use super::{polled, procfs};
 use crate::core::types::Pid;
 
 /// How far a TCP connection is.
@@ -301,6 +301,22 @@ pub fn inodes_of(processes: &[Pid]) -> io::Result<BTreeSet<u64>> {
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
             Err(_) => {}
+        }
+    }
+    Ok(inodes)
+}
+
+/// The inodes of what these processes wait for by epoll(7), all connections of most servers among them, for a tenth of the
+/// time: what is not there may be theirs all the same.
+///
+/// # Errors
+/// As of [`inodes_of`].
+pub fn polled_by(processes: &[Pid]) -> io::Result<BTreeSet<u64>> {
+    let mut inodes = BTreeSet::new();
+    for pid in processes {
+        match look_at(*pid, || polled::each_of(*pid, &mut |inode| _ = inodes.insert(inode))) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
         }
     }
     Ok(inodes)

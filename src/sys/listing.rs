@@ -14,6 +14,7 @@ use nix::libc;
 
 use super::connections::{State, by_procfs};
 use super::eyes::look_at;
+use super::polled;
 use super::procfs::{self, Descriptors};
 use super::sock_diag::{BUFFER, INODE, ask_for_tcp, open, read_u32, receive, to_port};
 use crate::core::types::Pid;
@@ -84,22 +85,29 @@ fn read_open(message: &[u8]) -> Option<Open> {
     (inode != 0).then_some((inode, Some(remote)))
 }
 
-/// The inodes of all sockets that processes hold, as far as they may be looked into.
+/// The inodes of all sockets that processes hold, as far as they may be looked into; or, for much less, of those that they
+/// wait for by epoll(7).
 #[derive(Debug)]
 pub struct Holdings {
     left: Vec<Pid>,
+    /// Each descriptor is looked at.
+    all: bool,
     reading: Option<(Pid, Descriptors)>,
 }
 
 impl Holdings {
-    pub fn of(processes: Vec<Pid>) -> Self {
-        Self { left: processes, reading: None }
+    pub fn of(processes: Vec<Pid>, all: bool) -> Self {
+        Self { left: processes, all, reading: None }
     }
 
     /// One part more. Says whether that was not all.
     pub fn read(&mut self, mut each: impl FnMut(u64)) -> bool {
         if self.reading.is_none() {
             let Some(pid) = self.left.pop() else { return false };
+            if !self.all {
+                let _ = look_at(pid, || polled::each_of(pid, &mut each));
+                return !self.left.is_empty();
+            }
             self.reading = look_at(pid, || Descriptors::of(pid)).ok().map(|descriptors| (pid, descriptors));
         }
         if let Some((pid, descriptors)) = &mut self.reading {
@@ -166,7 +174,7 @@ mod tests {
             );
 
             let mut held = BTreeSet::new();
-            let mut holdings = Holdings::of(vec![own_pid(), Pid(i32::MAX)]);
+            let mut holdings = Holdings::of(vec![own_pid(), Pid(i32::MAX)], true);
             while holdings.read(|inode| _ = held.insert(inode)) {}
             assert!(held.is_superset(&inodes));
             pairs.truncate(10);

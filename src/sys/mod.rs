@@ -26,6 +26,7 @@ pub mod oom_score;
 pub mod orphans;
 pub mod peer;
 pub mod pollable;
+pub mod polled;
 pub mod process;
 pub mod procfs;
 pub mod reap;

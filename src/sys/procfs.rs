@@ -276,7 +276,7 @@ impl Iterator for Descriptors {
 /// No socket's and no event loop's is longer.
 const LINK: usize = 64;
 
-fn link(directory: &File, name: i32) -> io::Result<String> {
+pub(super) fn link(directory: &File, name: i32) -> io::Result<String> {
     let name = CString::new(name.to_string())?;
     let mut target = [0_u8; LINK];
     // SAFETY: the name ends with NUL; the buffer is live and as long as is said.

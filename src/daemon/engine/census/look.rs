@@ -1,6 +1,7 @@
 //! One look at all connections, a part at a time.
 //!
-//! Whose they are takes reading the descriptors of all workers, so it is remembered: a connection never changes hands.
+//! Whose they are is remembered: a connection never changes hands. What workers wait for by epoll(7) tells it, and where
+//! somebody is in nobody's sets, all their descriptors, which take several times as long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,6 +25,8 @@ pub(super) struct Register {
 struct Known {
     /// `None`: nobody's who could be looked at.
     owner: Option<WorkerId>,
+    /// It was found there, and is not its because there was nobody else.
+    found: bool,
     since: Time,
     /// That saw it last.
     look: u64,
@@ -42,7 +45,8 @@ pub(super) struct Held {
 pub(super) struct Look {
     /// When it began.
     at: Time,
-    workers: Vec<(WorkerId, Pid)>,
+    /// Who is to be asked, and whether for all that it holds: the last one first.
+    left: Vec<(WorkerId, Pid, bool)>,
     /// If there is no other, all are its own.
     sole: Option<WorkerId>,
     names: BTreeSet<UnixName>,
@@ -71,7 +75,9 @@ impl Look {
         let sole = if let [(worker, _)] = workers.as_slice() { Some(*worker) } else { None };
         let stage = Stage::Listing(Listing::to(ports));
         let (held, strangers) = (BTreeMap::new(), BTreeMap::new());
-        Self { at, workers, sole, names, stage, held, strangers }
+        let asked = |all| workers.iter().map(move |(worker, pid)| (*worker, *pid, all));
+        let left = asked(true).chain(asked(false)).collect();
+        Self { at, left, sole, names, stage, held, strangers }
     }
 
     /// One part more. Says whether that was not all.
@@ -94,7 +100,7 @@ impl Look {
                 known.look = register.look;
                 count(*known, peer, held);
             }
-            None if sole.is_some() => register.enter((inode, peer), *sole, *at, held),
+            None if sole.is_some() => register.enter((inode, peer), *sole, false, *at, held),
             None => _ = strangers.insert(inode, peer),
         };
         if let Stage::Listing(listing) = stage
@@ -109,12 +115,12 @@ impl Look {
     }
 
     fn ask(&mut self, register: &mut Register) -> bool {
-        let Self { at, workers, stage, held, strangers, .. } = self;
+        let Self { at, left, stage, held, strangers, .. } = self;
         let Stage::Asking(asked) = stage else { return true };
         let more = match asked {
             Some((worker, holdings)) => holdings.read(|inode| {
                 if let Some(stranger) = strangers.remove_entry(&inode) {
-                    register.enter(stranger, Some(*worker), *at, held);
+                    register.enter(stranger, Some(*worker), true, *at, held);
                 }
             }),
             None => false,
@@ -122,13 +128,15 @@ impl Look {
         if more && !strangers.is_empty() {
             return true;
         }
-        let next = workers.pop().filter(|_| !strangers.is_empty());
-        *asked = next.map(|(worker, pid)| (worker, Holdings::of(procfs::group(pid))));
+        let next = left.pop().filter(|_| !strangers.is_empty());
+        *asked = next.map(|(worker, pid, all)| (worker, Holdings::of(procfs::group(pid), all)));
         if asked.is_some() {
             return true;
         }
         // Nobody's, or of who may not be looked into.
-        std::mem::take(strangers).into_iter().for_each(|stranger| register.enter(stranger, None, *at, held));
+        std::mem::take(strangers)
+            .into_iter()
+            .for_each(|stranger| register.enter(stranger, None, false, *at, held));
         false
     }
 
@@ -149,14 +157,20 @@ fn count(known: Known, peer: Option<IpAddr>, held: &mut BTreeMap<WorkerId, Held>
 }
 
 impl Register {
+    /// With whom this connection has been found.
+    pub(super) fn owner(&self, inode: u64) -> Option<WorkerId> {
+        self.known.get(&inode).filter(|known| known.found)?.owner
+    }
+
     fn enter(
         &mut self,
         (inode, peer): Open,
         owner: Option<WorkerId>,
+        found: bool,
         since: Time,
         held: &mut BTreeMap<WorkerId, Held>,
     ) {
-        let known = Known { owner, since, look: self.look };
+        let known = Known { owner, found, since, look: self.look };
         self.known.insert(inode, known);
         count(known, peer, held);
     }
