@@ -11,10 +11,11 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::libc;
+use nix::sys::stat::fstat;
 
 use super::eyes::look_at;
 use super::hangup::{copy, open, owned};
-use super::procfs;
+use super::{polled, procfs};
 use crate::core::types::Pid;
 
 /// Take the sockets with one of `inodes` out of all that these processes wait for. Says how many entries there were.
@@ -31,7 +32,7 @@ pub fn stop_polling(processes: &[Pid], inodes: &[u64]) -> io::Result<usize> {
         let having = |wanted: &dyn Fn(&str) -> bool| -> Vec<RawFd> {
             descriptors.iter().filter(|(_, link)| wanted(link)).map(|(number, _)| *number).collect()
         };
-        let (sets, sockets) = (having(&|link| link == "anon_inode:[eventpoll]"), having(&is_wanted));
+        let (sets, sockets) = (having(&|link| link == polled::EPOLL), having(&is_wanted));
         if sets.is_empty() || sockets.is_empty() {
             continue;
         }
@@ -41,6 +42,10 @@ pub fn stop_polling(processes: &[Pid], inodes: &[u64]) -> io::Result<usize> {
             let set = out_of_the_way(set, &sockets)?;
             for number in &sockets {
                 let Some(socket) = unless_gone(copy(&process, *number))? else { continue };
+                // The number may be somebody else's by now, who would never be waited for again.
+                if !fstat(&socket).is_ok_and(|stat| inodes.contains(&stat.st_ino)) {
+                    continue;
+                }
                 taken += usize::from(as_number(&socket, *number, || take_out(&set, *number))?);
             }
         }
