@@ -25,7 +25,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const SHARE: u32 = 10;
 
 /// The same in a drain: other people's processes have work to do.
-const DRAIN_SHARE: u32 = 100;
+const DRAIN_SHARE: u32 = 200;
 
 /// So long a look goes on without a pause, and so long it pauses: timers have ticks of a millisecond.
 const SLICE: Duration = Duration::from_millis(3);
@@ -69,6 +69,11 @@ impl Census {
     pub(super) fn connections(&self, worker: WorkerId) -> Option<u32> {
         let looked = self.looked.is_some() && !self.blind;
         looked.then(|| self.held.get(&worker).map_or(0, |held| held.connections))
+    }
+
+    /// With whom a connection has been found, where somebody has looked.
+    pub(super) fn owner(&self, inode: u64) -> Option<WorkerId> {
+        self.register.owner(inode)
     }
 
     fn total(&self) -> Option<u32> {

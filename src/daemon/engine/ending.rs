@@ -16,6 +16,8 @@
 //! where answers take seconds, one connection that it comes by in between is enough to keep it busy.
 
 mod accepting;
+mod seeking;
+mod shared;
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +36,7 @@ use crate::sys::connections::{self, Connection, State};
 use crate::sys::hangup;
 use crate::sys::standstill::{self, Handling};
 use crate::sys::{kill, process, procfs};
+use shared::Shared;
 
 /// Between two looks at a worker that runs; more where looks are expensive.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -112,6 +115,8 @@ struct Ending {
 struct Frozen {
     since: Time,
     until: Time,
+    /// All of it stands still, and did before anybody was looked at.
+    still: bool,
     /// Not to be looked at, but to be kept from accepting.
     held: bool,
 }
@@ -188,12 +193,16 @@ impl Ending {
         self.why == QuietEnd::NoHandler && self.signal == signal
     }
 
-    /// Those of `seen` that its processes have.
+    /// Those of `seen` that its processes have: what they poll is told at once, and only their descriptors tell of what
+    /// they do not.
     fn own_among(&mut self, mut seen: Vec<Connection>, members: &[Pid]) -> io::Result<Vec<Connection>> {
-        let is_known = |connection: &Connection| {
-            self.own.contains(&connection.inode) || self.others.contains(&connection.inode)
+        let knows = |ending: &Self, one: &Connection| {
+            ending.own.contains(&one.inode) || ending.others.contains(&one.inode)
         };
-        if !seen.iter().all(is_known) {
+        if !seen.iter().all(|one| knows(self, one)) {
+            self.own.extend(connections::polled_by(members)?);
+        }
+        if !seen.iter().all(|one| knows(self, one)) {
             self.own = connections::inodes_of(members)?;
             let others = seen.iter().map(|connection| connection.inode);
             self.others = others.filter(|inode| !self.own.contains(inode)).collect();
@@ -220,7 +229,7 @@ impl Ending {
         if standstill::freeze(self.pid).is_ok() {
             let longer = held && now.since(self.began) >= LONGER_AFTER;
             let most = if longer { HOLD_LONGER } else { FREEZE_MAX };
-            self.frozen = Some(Frozen { since: now, until: now + most, held });
+            self.frozen = Some(Frozen { since: now, until: now + most, still: false, held });
             self.due = now + if held { most } else { FREEZE_STEP };
         } else {
             self.due = now + FREEZE_MAX;
@@ -348,60 +357,14 @@ impl Engine {
             frozen: None,
         });
         self.refuse_newcomers(now);
-        let is_sought = !self.nobody_is_served() && self.can_be_seen() && !self.has_nothing_to_wait_for();
+        let serves = self.census.connections(worker).is_some_and(|count| count > 0);
+        let is_sought = (serves || !self.nobody_is_served())
+            && self.can_be_seen()
+            && (serves || !self.has_nothing_to_wait_for());
         if !is_sought {
             self.endings.sought.pop();
         }
         is_sought
-    }
-
-    /// By anybody in this network namespace. Whose connections there are is a long look where processes come and go.
-    fn nobody_is_served(&self) -> bool {
-        let sockets = &self.launcher.sockets;
-        let Some(ending) = self.endings.sought.last() else { return false };
-        if ending.why != QuietEnd::NoHandler || self.others_serve(ending.worker) || sockets.is_empty() {
-            return false;
-        }
-        let admin = u16::try_from(self.stats.admin_port.load(Ordering::Relaxed)).unwrap_or(0);
-        self.names().is_empty() && connections::is_anybody_served(admin).is_ok_and(|served| !served)
-    }
-
-    /// Take in what the one that was sought last has. Says whether it serves anybody over a network, as far as that shows.
-    fn can_be_seen(&mut self) -> bool {
-        let names = self.names();
-        let Some(ending) = self.endings.sought.last_mut() else { return false };
-        let listening = connections::inodes_of(&procfs::group(ending.pid))
-            .and_then(|own| Ok((connections::listening_ports(&own)?, own)));
-        match listening {
-            Ok((ports, own)) => {
-                ending.ports.extend(ports);
-                ending.own = own;
-                !ending.ports.is_empty() || !names.is_empty()
-            }
-            Err(error) => {
-                self.tell_blind(&error);
-                false
-            }
-        }
-    }
-
-    /// Of who was sought last. What it might accept now would wait in vain otherwise, where nobody else is there to take it.
-    fn has_nothing_to_wait_for(&self) -> bool {
-        let Some(ending) = self.endings.sought.last() else { return false };
-        if ending.why != QuietEnd::NoHandler || self.others_serve(ending.worker) {
-            return false;
-        }
-        // Somebody waits there, and may be accepted just now; nobody else will come.
-        let expects = self.endings.refused.is_some() && self.launcher.sockets.waiting_for(ending.worker) > 0;
-        !expects && self.has_no_connection(ending.pid, &ending.ports)
-    }
-
-    /// As far as can be seen.
-    fn has_no_connection(&self, pid: Pid, ports: &BTreeSet<u16>) -> bool {
-        let Ok(open) = Shared::default().to(ports, self.names()) else { return false };
-        open.is_empty()
-            || connections::inodes_of(&procfs::group(pid))
-                .is_ok_and(|own| open.iter().all(|one| !own.contains(&one.inode)))
     }
 
     /// Said once.
@@ -432,12 +395,17 @@ impl Engine {
         let before = process::cpu_time();
         self.refuse_newcomers(now);
         let mut sought = std::mem::take(&mut self.endings.sought);
-        // One look for all that run.
+        for ending in &mut sought {
+            if let Some(frozen) = &mut ending.frozen {
+                frozen.still = !frozen.held && standstill::stand_still(&procfs::group(ending.pid));
+            }
+        }
+        // One look for all.
         let mut shared = Shared::default();
         sought.retain_mut(|ending| {
             let found = match ending.frozen {
                 _ if ending.signal_by.is_some_and(|at| at <= now) => Found::Quiet,
-                Some(frozen) => self.look_at_frozen(ending, frozen, now),
+                Some(frozen) => self.look_at_frozen(ending, frozen, &mut shared, now),
                 None if ending.due > now => Found::Busy,
                 None => self.look_at_running(ending, &mut shared, now),
             };
@@ -469,7 +437,7 @@ impl Engine {
         ending.due = now + ending.look_every();
         let members = procfs::group(ending.pid);
         self.keep_from_accepting(ending, &members);
-        let seen = shared.to(&ending.ports, self.names());
+        let seen = shared.to(ending, self);
         let seen = match seen.and_then(|seen| ending.own_among(seen, &members)) {
             Ok(seen) => seen,
             Err(error) => return Found::Unknown(error),
@@ -490,20 +458,29 @@ impl Engine {
         Found::Busy
     }
 
-    fn look_at_frozen(&mut self, ending: &mut Ending, frozen: Frozen, now: Time) -> Found {
+    fn look_at_frozen(
+        &mut self,
+        ending: &mut Ending,
+        frozen: Frozen,
+        shared: &mut Shared,
+        now: Time,
+    ) -> Found {
         let members = procfs::group(ending.pid);
         let is_held_on = frozen.held
             && now < frozen.until + FREEZE_MAX
             && self.launcher.sockets.waiting_for(ending.worker) > 0;
         if now >= frozen.until && is_held_on {
             ending.due = now + FREEZE_STEP;
-        } else if now >= frozen.until || (!frozen.held && standstill::stand_still(&members)) {
-            let seen = if frozen.held || !standstill::stand_still(&members) {
+        } else if now >= frozen.until || frozen.still {
+            let seen = if !frozen.still {
                 None
             } else {
                 // Afresh: what was accepted just as somebody looked was nobody's yet.
                 ending.others.clear();
-                let seen = Shared::default().to(&ending.ports, self.names());
+                if shared.is_old(self.clock.now()) {
+                    *shared = Shared::default();
+                }
+                let seen = shared.to(ending, self);
                 match seen.and_then(|seen| ending.own_among(seen, &members)) {
                     Ok(seen) => Some(seen),
                     Err(error) => return Found::Unknown(error),
@@ -570,29 +547,5 @@ impl Engine {
             let scope = self.core.config().signal_scope;
             self.kill(ending.pid, ending.signal, scope, None);
         }
-    }
-}
-
-/// What the connections of several workers are found among.
-#[derive(Default)]
-struct Shared {
-    lists: BTreeMap<BTreeSet<u16>, Vec<Connection>>,
-    unix: Option<Vec<Connection>>,
-}
-
-impl Shared {
-    /// What is open to these ports and names.
-    fn to(
-        &mut self,
-        ports: &BTreeSet<u16>,
-        names: BTreeSet<connections::UnixName>,
-    ) -> io::Result<Vec<Connection>> {
-        if !self.lists.contains_key(ports) {
-            self.lists.insert(ports.clone(), connections::to_ports(ports)?);
-        }
-        if self.unix.is_none() {
-            self.unix = Some(connections::to_names(&names)?);
-        }
-        Ok(self.lists.get(ports).into_iter().chain(&self.unix).flatten().copied().collect())
     }
 }
