@@ -4,6 +4,7 @@
 //! `/proc/PID/fdinfo`, proc_pid_fdinfo(5)) or sits in accept, poll or select on it
 //! (`/proc/PID/task/TID/syscall`). Sampled only while something is starting.
 
+use std::fs;
 use std::io;
 use std::ops::ControlFlow;
 
@@ -11,7 +12,7 @@ use nix::libc;
 
 use super::eyes::look_at;
 use super::threads::Threads;
-use super::{procfs, sock_diag};
+use super::{polled, procfs, sock_diag};
 use crate::core::types::Pid;
 
 /// What was seen of a worker.
@@ -29,11 +30,14 @@ pub enum Sight {
 /// More descriptors than these are not looked for in one poll(2) call.
 const POLLED_MAX: u64 = 4096;
 
+/// So many descriptors are many. How many there are the directory's size tells since Linux 6.2.
+const MANY: u64 = 1000;
+
 /// What was seen of a worker that waited for something, alone and on one thread. Until it runs again, nothing else can be
 /// seen of it: a server that is starting mostly waits, for a disk or for others.
 #[derive(Debug)]
 pub struct Waiting {
-    /// Its /proc/PID/schedstat: the time that it has had on processors, and how often it has got onto one.
+    /// Empty: it was only glanced at. Its /proc/PID/schedstat: the time that it has had on processors, and how often it has got onto one.
     ran: Vec<u8>,
     sockets: Vec<u64>,
     holds: bool,
@@ -48,9 +52,12 @@ pub fn on_sockets(worker: Pid, inodes: Vec<u64>, last: &mut Option<Waiting>) -> 
     {
         return if last.holds { Sight::Holding } else { Sight::NotYet };
     }
+    if let Some(sight) = glance(worker, &inodes, last) {
+        return sight;
+    }
     let mut waits = false;
     let (sight, processes) = look(worker, |pid, threads, descriptors| {
-        let epolls = descriptors.iter().filter(|(_, link)| link == "anon_inode:[eventpoll]");
+        let epolls = descriptors.iter().filter(|(_, link)| link == polled::EPOLL);
         let epolls: Vec<i32> = epolls.map(|(fd, _)| *fd).collect();
         if epolls.iter().any(|fd| epoll_holds(pid, *fd, &inodes)) {
             return Sight::Accepting;
@@ -80,6 +87,31 @@ pub fn on_sockets(worker: Pid, inodes: Vec<u64>, last: &mut Option<Waiting>) -> 
         _ => None,
     };
     sight
+}
+
+/// At its event loops alone, where looking at each descriptor takes long: whoever is in one is accepted. That nobody is
+/// does for every other look.
+fn glance(worker: Pid, inodes: &[u64], last: &mut Option<Waiting>) -> Option<Sight> {
+    let size = |pid: &Pid| fs::metadata(format!("/proc/{pid}/fd")).map_or(0, |directory| directory.len());
+    let processes = procfs::tree(worker);
+    let glanced = last.take_if(|last| last.ran.is_empty()).is_some();
+    if glanced || processes.iter().all(|pid| size(pid) < MANY) {
+        return None;
+    }
+    let (mut polls, mut holds) = (false, false);
+    for pid in processes {
+        let _ = look_at(pid, || {
+            polled::each_of(pid, &mut |inode| {
+                polls = true;
+                holds |= inodes.contains(&inode);
+            })
+        });
+    }
+    if holds {
+        return Some(Sight::Accepting);
+    }
+    *last = Some(Waiting { ran: Vec::new(), sockets: Vec::new(), holds: false });
+    polls.then_some(Sight::NotYet)
 }
 
 /// `None` where the kernel keeps no account: it is all zeros then.
@@ -130,13 +162,10 @@ fn look(worker: Pid, mut see: impl FnMut(Pid, &Threads, &[(i32, String)]) -> Sig
     (seen, processes)
 }
 
-/// `tfd:        5 events:       19 data:                5  pos:0 ino:2a4f sdev:8`
 fn epoll_holds(pid: Pid, fd: i32, inodes: &[u64]) -> bool {
-    let Ok(info) = procfs::read_text(format!("/proc/{pid}/fdinfo/{fd}")) else { return false };
-    info.lines().filter(|line| line.starts_with("tfd:")).any(|line| {
-        let inode = line.split_ascii_whitespace().find_map(|field| field.strip_prefix("ino:"));
-        inode.and_then(|hex| u64::from_str_radix(hex, 16).ok()).is_some_and(|inode| inodes.contains(&inode))
-    })
+    let mut holds = false;
+    polled::each_in(pid, fd, &mut |inode| holds |= inodes.contains(&inode));
+    holds
 }
 
 /// Those that its threads are blocked in.
