@@ -78,7 +78,8 @@ impl Arrivals {
             ended: subscribe(&ports).ok(),
             ports,
             known: BTreeSet::new(),
-            again: true,
+            // By the tables, what is on its way just now would be somebody's whom nobody can name.
+            again: false,
             accepted: own.accepted,
             ahead: 0,
         };
@@ -87,6 +88,7 @@ impl Arrivals {
         }
         if arrivals.ended.is_none() {
             arrivals.list(own)?;
+            arrivals.again = true;
         }
         Ok(arrivals)
     }
