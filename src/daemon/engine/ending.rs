@@ -151,6 +151,11 @@ impl Endings {
         })
     }
 
+    /// Its signal waits for a quiet moment.
+    pub(super) fn has_yet_to_be_told(&self, worker: WorkerId) -> bool {
+        self.sought.iter().any(|ending| ending.worker == worker && ending.signal_by.is_some())
+    }
+
     pub(super) fn next_look(&self) -> Option<Time> {
         self.sought.iter().map(|ending| ending.due).min()
     }
@@ -196,19 +201,24 @@ impl Ending {
     /// Those of `seen` that its processes have: what they poll is told at once, and only their descriptors tell of what
     /// they do not.
     fn own_among(&mut self, mut seen: Vec<Connection>, members: &[Pid]) -> io::Result<Vec<Connection>> {
-        let knows = |ending: &Self, one: &Connection| {
-            ending.own.contains(&one.inode) || ending.others.contains(&one.inode)
-        };
-        if !seen.iter().all(|one| knows(self, one)) {
+        let mut all_known = self.knows_all(&seen);
+        if !all_known {
             self.own.extend(connections::polled_by(members)?);
+            all_known = self.knows_all(&seen);
         }
-        if !seen.iter().all(|one| knows(self, one)) {
+        if !all_known {
             self.own = connections::inodes_of(members)?;
             let others = seen.iter().map(|connection| connection.inode);
             self.others = others.filter(|inode| !self.own.contains(inode)).collect();
         }
-        seen.retain(|connection| self.own.contains(&connection.inode));
+        if !self.others.is_empty() {
+            seen.retain(|connection| self.own.contains(&connection.inode));
+        }
         Ok(seen)
+    }
+
+    fn knows_all(&self, seen: &[Connection]) -> bool {
+        seen.iter().all(|one| self.own.contains(&one.inode) || self.others.contains(&one.inode))
     }
 
     /// Those of `seen` that have no request in flight.

@@ -169,6 +169,10 @@ impl Engine {
     /// Who has no handler for the stop signal accepts until it is ended, however busy it is with somebody when it is looked
     /// at; unless it has an event loop, and that has been made deaf.
     fn look_out(&mut self, worker: WorkerId) -> Sight {
+        // It has not been told.
+        if self.endings.has_yet_to_be_told(worker) {
+            return Sight::Accepting;
+        }
         match self.look_at(worker) {
             Sight::Holding if self.endings.knows_nothing(worker) => Sight::Accepting,
             sight => sight,
