@@ -12,6 +12,7 @@ mod late;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -96,7 +97,11 @@ fn so_are_those_of_servers_without_event_loops() {
     are_counted_in_slices("keep=3");
 }
 
+/// One after the other: it is the same machine.
+static ALONE: Mutex<()> = Mutex::new(());
+
 fn are_counted_in_slices(worker: &str) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if !may_have_descriptors() {
         return cannot_run("needs 10,000 descriptors a process");
     }

@@ -31,13 +31,13 @@ pub enum Sight {
 const POLLED_MAX: u64 = 4096;
 
 /// So many descriptors are many. How many there are the directory's size tells since Linux 6.2.
-const MANY: u64 = 1000;
+const MANY: u64 = 500;
 
 /// What was seen of a worker that waited for something, alone and on one thread. Until it runs again, nothing else can be
 /// seen of it: a server that is starting mostly waits, for a disk or for others.
 #[derive(Debug)]
 pub struct Waiting {
-    /// Empty: it was only glanced at. Its /proc/PID/schedstat: the time that it has had on processors, and how often it has got onto one.
+    /// Its /proc/PID/schedstat: the time that it has had on processors, and how often it has got onto one.
     ran: Vec<u8>,
     sockets: Vec<u64>,
     holds: bool,
@@ -52,18 +52,16 @@ pub fn on_sockets(worker: Pid, inodes: Vec<u64>, last: &mut Option<Waiting>) -> 
     {
         return if last.holds { Sight::Holding } else { Sight::NotYet };
     }
-    if let Some(sight) = glance(worker, &inodes, last) {
-        return sight;
-    }
     let mut waits = false;
-    let (sight, processes) = look(worker, |pid, threads, descriptors| {
+    let is_wanted = |inode| inodes.contains(&inode);
+    let (sight, processes) = look(worker, &is_wanted, |pid, threads, descriptors, held| {
         let epolls = descriptors.iter().filter(|(_, link)| link == polled::EPOLL);
         let epolls: Vec<i32> = epolls.map(|(fd, _)| *fd).collect();
-        if epolls.iter().any(|fd| epoll_holds(pid, *fd, &inodes)) {
+        if held.unwrap_or_else(|| epolls.iter().any(|fd| epoll_holds(pid, *fd, &inodes))) {
             return Sight::Accepting;
         }
-        let is_wanted = |link| procfs::socket_inode(link).is_some_and(|inode| inodes.contains(&inode));
-        let sockets = descriptors.iter().filter(|(_, link)| is_wanted(link));
+        let sockets =
+            descriptors.iter().filter(|(_, link)| procfs::socket_inode(link).is_some_and(is_wanted));
         let sockets: Vec<i32> = sockets.map(|(fd, _)| *fd).collect();
         if sockets.is_empty() {
             return Sight::NotYet;
@@ -89,31 +87,6 @@ pub fn on_sockets(worker: Pid, inodes: Vec<u64>, last: &mut Option<Waiting>) -> 
     sight
 }
 
-/// At its event loops alone, where looking at each descriptor takes long: whoever is in one is accepted. That nobody is
-/// does for every other look.
-fn glance(worker: Pid, inodes: &[u64], last: &mut Option<Waiting>) -> Option<Sight> {
-    let size = |pid: &Pid| fs::metadata(format!("/proc/{pid}/fd")).map_or(0, |directory| directory.len());
-    let processes = procfs::tree(worker);
-    let glanced = last.take_if(|last| last.ran.is_empty()).is_some();
-    if glanced || processes.iter().all(|pid| size(pid) < MANY) {
-        return None;
-    }
-    let (mut polls, mut holds) = (false, false);
-    for pid in processes {
-        let _ = look_at(pid, || {
-            polled::each_of(pid, &mut |inode| {
-                polls = true;
-                holds |= inodes.contains(&inode);
-            })
-        });
-    }
-    if holds {
-        return Some(Sight::Accepting);
-    }
-    *last = Some(Waiting { ran: Vec::new(), sockets: Vec::new(), holds: false });
-    polls.then_some(Sight::NotYet)
-}
-
 /// `None` where the kernel keeps no account: it is all zeros then.
 fn time_on_processors(pid: Pid) -> Option<Vec<u8>> {
     procfs::read(format!("/proc/{pid}/schedstat")).ok().filter(|text| !text.starts_with(b"0 "))
@@ -122,9 +95,10 @@ fn time_on_processors(pid: Pid) -> Option<Vec<u8>> {
 /// Whether `worker` or a process below it has any listening stream socket of its own.
 pub fn on_own_socket(worker: Pid) -> Sight {
     let listening = sock_diag::listening_inodes();
-    let (sight, _) = look(worker, |_, _, descriptors| {
+    let is_wanted = |inode| listening.contains(&inode);
+    let (sight, _) = look(worker, &is_wanted, |_, _, descriptors, held| {
         let mut sockets = descriptors.iter().filter_map(|(_, link)| procfs::socket_inode(link));
-        if sockets.any(|inode| listening.contains(&inode)) { Sight::Accepting } else { Sight::NotYet }
+        if held == Some(true) || sockets.any(is_wanted) { Sight::Accepting } else { Sight::NotYet }
     });
     sight
 }
@@ -134,8 +108,13 @@ pub fn is_waited_for(pid: Pid, fd: i32) -> bool {
     look_at(pid, || calls_of(&Threads::of(pid)).any(|call| call.waits_for(pid, &[fd])))
 }
 
-/// At one process after the other. Says how many there were.
-fn look(worker: Pid, mut see: impl FnMut(Pid, &Threads, &[(i32, String)]) -> Sight) -> (Sight, usize) {
+/// At one process after the other: at its descriptors, and whether it polls a socket that is wanted, where that is known.
+/// Says how many there were.
+fn look(
+    worker: Pid,
+    is_wanted: &dyn Fn(u64) -> bool,
+    mut see: impl FnMut(Pid, &Threads, &[(i32, String)], Option<bool>) -> Sight,
+) -> (Sight, usize) {
     if !procfs::is_ours() {
         let error = io::Error::new(io::ErrorKind::NotFound, "no /proc of this PID namespace");
         return (Sight::Blind(error), 0);
@@ -144,7 +123,10 @@ fn look(worker: Pid, mut see: impl FnMut(Pid, &Threads, &[(i32, String)]) -> Sig
     let mut processes = 0;
     procfs::walk(worker, |pid, threads| {
         processes += 1;
-        match look_at(pid, || procfs::descriptors(pid).map(|descriptors| see(pid, threads, &descriptors))) {
+        let looked = look_at(pid, || {
+            descriptors(pid, is_wanted).map(|(descriptors, held)| see(pid, threads, &descriptors, held))
+        });
+        match looked {
             Ok(Sight::Accepting) => {
                 seen = Sight::Accepting;
                 return ControlFlow::Break(());
@@ -162,9 +144,21 @@ fn look(worker: Pid, mut see: impl FnMut(Pid, &Threads, &[(i32, String)]) -> Sig
     (seen, processes)
 }
 
+/// Of who has many, and all of them but the lowest in its sets, the lowest tell everything, and the sets the rest.
+fn descriptors(pid: Pid, is_wanted: &dyn Fn(u64) -> bool) -> io::Result<(Vec<(i32, String)>, Option<bool>)> {
+    if fs::metadata(format!("/proc/{pid}/fd"))?.len() > MANY {
+        let mut held = false;
+        let (lowest, all) = polled::each_of(pid, &mut |inode| held |= is_wanted(inode))?;
+        if held || all {
+            return Ok((lowest, Some(held)));
+        }
+    }
+    Ok((procfs::descriptors(pid)?, None))
+}
+
 fn epoll_holds(pid: Pid, fd: i32, inodes: &[u64]) -> bool {
     let mut holds = false;
-    polled::each_in(pid, fd, &mut |inode| holds |= inodes.contains(&inode));
+    polled::each_in(pid, fd, &mut |_, inode| holds |= inodes.contains(&inode));
     holds
 }
 

@@ -6,8 +6,9 @@
 //!
 //! Nobody can wait by a set while the kernel writes of it: some 5 ms for ten thousand entries.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 
 use super::procfs;
 use crate::core::types::Pid;
@@ -19,40 +20,63 @@ const NUMBERS: i32 = 64;
 /// Some hundred entries.
 const BUFFER: usize = 16 * 1024;
 
-/// The inodes of what `pid` has in its sets.
+/// The lowest descriptors of a process, as [`procfs::descriptors`] has them, and whether all others are in its sets.
+pub type Lowest = (Vec<(i32, String)>, bool);
+
+/// The inodes of what `pid` has in its sets. What else it has open the kernel counts since Linux 6.2; before, there may
+/// always be more.
 ///
 /// # Errors
 /// EACCES where the process may not be looked into (ptrace(2)), ENOENT where it is gone.
-pub fn each_of(pid: Pid, each: &mut dyn FnMut(u64)) -> io::Result<()> {
-    let directory = File::open(format!("/proc/{pid}/fd"))?;
+pub fn each_of(pid: Pid, each: &mut dyn FnMut(u64)) -> io::Result<Lowest> {
+    let path = format!("/proc/{pid}/fd");
+    let directory = File::open(&path)?;
+    let open = directory.metadata()?.len();
+    let mut lowest = Vec::new();
+    let (mut polled, mut nested) = (0, false);
     for number in 0..NUMBERS {
-        match procfs::link(&directory, number) {
-            Ok(link) if link == EPOLL => each_in(pid, number, each),
+        let link = match procfs::link(&directory, number) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-            _ => {}
+            Err(_) => continue,
+            Ok(link) => link,
+        };
+        if link == EPOLL {
+            // All sets have the same, which others have that are no sets: timers, counters.
+            let own = fs::metadata(format!("{path}/{number}")).map_or(0, |set| set.ino());
+            each_in(pid, number, &mut |number, inode| {
+                polled += u64::from(number >= NUMBERS);
+                nested |= number >= NUMBERS && inode == own;
+                each(inode);
+            });
         }
+        lowest.push((number, link));
     }
-    Ok(())
+    let told = polled + lowest.len() as u64;
+    Ok((lowest, told == open && !nested))
 }
 
 /// What a set's descriptor links to.
 pub(super) const EPOLL: &str = "anon_inode:[eventpoll]";
 
-/// The inodes of what `pid` has in this set: none where that cannot be read.
-pub(super) fn each_in(pid: Pid, set: i32, each: &mut dyn FnMut(u64)) {
+/// The descriptors and inodes of what `pid` has in this set: none where that cannot be read.
+pub(super) fn each_in(pid: Pid, set: i32, each: &mut dyn FnMut(i32, u64)) {
     let Ok(info) = File::open(format!("/proc/{pid}/fdinfo/{set}")) else { return };
     let mut info = BufReader::with_capacity(BUFFER, info);
     let mut line = Vec::new();
     while info.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-        inode(&line).into_iter().for_each(&mut *each);
+        if let Some((number, inode)) = entry(&line) {
+            each(number, inode);
+        }
         line.clear();
     }
 }
 
 /// `tfd:        5 events:       19 data:                5  pos:0 ino:2a4f sdev:8`
-fn inode(line: &[u8]) -> Option<u64> {
-    let (_, rest) = std::str::from_utf8(line).ok()?.strip_prefix("tfd:")?.split_once(" ino:")?;
-    u64::from_str_radix(rest.split_ascii_whitespace().next()?, 16).ok()
+fn entry(line: &[u8]) -> Option<(i32, u64)> {
+    let (number, rest) = std::str::from_utf8(line).ok()?.strip_prefix("tfd:")?.split_once(" events:")?;
+    let (_, inode) = rest.split_once(" ino:")?;
+    let inode = u64::from_str_radix(inode.split_ascii_whitespace().next()?, 16).ok()?;
+    Some((number.trim_ascii_start().parse().ok()?, inode))
 }
 
 #[cfg(test)]
@@ -83,19 +107,19 @@ mod tests {
         }
         let (mut polled, mut found) = (Vec::new(), Vec::new());
         polled.extend(pairs.iter().map(|(polled, _)| inode(polled)));
-        each_in(own_pid(), set.as_raw_fd(), &mut |inode| found.push(inode));
+        each_in(own_pid(), set.as_raw_fd(), &mut |_, inode| found.push(inode));
         polled.sort_unstable();
         found.sort_unstable();
         assert_eq!(found, polled);
-        each_in(own_pid(), pairs[0].0.as_raw_fd(), &mut |inode| panic!("{inode} in a socket"));
+        each_in(own_pid(), pairs[0].0.as_raw_fd(), &mut |_, inode| panic!("{inode} in a socket"));
         assert!(each_of(Pid(i32::MAX), &mut |_| {}).is_err());
     }
 
     #[test]
     fn lines_of_kernels_that_tell_less_tell_nothing() {
         let line = b"tfd:        5 events:       19 data:                5  pos:0 ino:2a4f sdev:8\n";
-        assert_eq!(inode(line), Some(0x2a4f));
-        assert_eq!(inode(b"tfd:        5 events:       19 data:                5\n"), None);
-        assert_eq!(inode(b"pos:\t0\n"), None);
+        assert_eq!(entry(line), Some((5, 0x2a4f)));
+        assert_eq!(entry(b"tfd:        5 events:       19 data:                5\n"), None);
+        assert_eq!(entry(b"pos:\t0\n"), None);
     }
 }
