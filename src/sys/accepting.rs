@@ -144,8 +144,11 @@ fn look(
     (seen, processes)
 }
 
+/// Some descriptors and where they lead, and whether a socket that is wanted is in a set; `None`: nobody has looked.
+type Told = (Vec<(i32, String)>, Option<bool>);
+
 /// Of who has many, and all of them but the lowest in its sets, the lowest tell everything, and the sets the rest.
-fn descriptors(pid: Pid, is_wanted: &dyn Fn(u64) -> bool) -> io::Result<(Vec<(i32, String)>, Option<bool>)> {
+fn descriptors(pid: Pid, is_wanted: &dyn Fn(u64) -> bool) -> io::Result<Told> {
     if fs::metadata(format!("/proc/{pid}/fd"))?.len() > MANY {
         let mut held = false;
         let (lowest, all) = polled::each_of(pid, &mut |inode| held |= is_wanted(inode))?;

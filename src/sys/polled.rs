@@ -81,8 +81,10 @@ fn entry(line: &[u8]) -> Option<(i32, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
+    use std::process::{Command, Stdio};
 
     use nix::libc;
     use nix::sys::stat::fstat;
@@ -113,6 +115,31 @@ mod tests {
         assert_eq!(found, polled);
         each_in(own_pid(), pairs[0].0.as_raw_fd(), &mut |_, inode| panic!("{inode} in a socket"));
         assert!(each_of(Pid(i32::MAX), &mut |_| {}).is_err());
+    }
+
+    #[test]
+    fn whether_the_lowest_are_all_that_is_open_is_told_where_the_kernel_counts() {
+        // Of what the test was started with too.
+        const CLOSE: &str =
+            "for fd in /proc/$$/fd/*; do (( ${fd##*/} > 2 )) && eval exec ${fd##*/}'>&-'; done;";
+        for (shell, more) in [("exec cat", false), ("exec cat 99</dev/null", true)] {
+            let mut command = Command::new("bash");
+            let mut cat = command
+                .args(["-c", &format!("{CLOSE} {shell}")])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            // Whoever answers is done with starting.
+            cat.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+            cat.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            let pid = Pid(cat.id().cast_signed());
+            let (lowest, all) = each_of(pid, &mut |inode| panic!("{inode} in no set")).unwrap();
+            let counted = fs::metadata(format!("/proc/{pid}/fd")).unwrap().len();
+            assert_eq!(all, counted > 0 && !more, "{counted} open, {lowest:?}");
+            drop(cat.stdin.take());
+            cat.wait().unwrap();
+        }
     }
 
     #[test]
