@@ -1,7 +1,6 @@
 //! Looking at workers that say nothing of themselves: whether one that starts accepts yet, and whether one that finishes
 //! accepts still. Both are turns of the loop, not tasks beside it: a roll consists of little else.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Engine;
@@ -36,13 +35,13 @@ const AT_ONCE: usize = 8;
 /// Who is looked at, and when next.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    starting: BTreeMap<WorkerId, Starting>,
-    /// Beyond doubt, where that is asked for.
-    leaving: BTreeMap<(WorkerId, bool), Leaving>,
+    starting: Vec<Starting>,
+    leaving: Vec<Leaving>,
 }
 
 #[derive(Debug)]
 struct Starting {
+    worker: WorkerId,
     due: Time,
     pause: Duration,
     /// `None`: it grows without end.
@@ -52,6 +51,9 @@ struct Starting {
 
 #[derive(Debug)]
 struct Leaving {
+    worker: WorkerId,
+    /// It has to be beyond doubt.
+    sure: bool,
     due: Time,
     /// So many times in a row it did not accept, and so many are enough.
     deaf: u32,
@@ -60,29 +62,28 @@ struct Leaving {
 
 impl Looks {
     pub(super) fn next_look(&self) -> Option<Time> {
-        let starting = self.starting.values().map(|look| look.due);
-        starting.chain(self.leaving.values().map(|look| look.due)).min()
+        let starting = self.starting.iter().map(|look| look.due);
+        starting.chain(self.leaving.iter().map(|look| look.due)).min()
     }
 
     /// It is ready.
     pub(super) fn arrived(&mut self, worker: WorkerId) {
-        self.starting.remove(&worker);
+        self.starting.retain(|look| look.worker != worker);
     }
 
     /// It is dead.
     pub(super) fn forget(&mut self, worker: WorkerId) {
-        self.starting.remove(&worker);
-        self.leaving.remove(&(worker, false));
-        self.leaving.remove(&(worker, true));
+        self.arrived(worker);
+        self.leaving.retain(|look| look.worker != worker);
     }
 }
 
 impl Leaving {
     /// Says whether it accepts no more; `None`: there is no telling.
-    fn is_deaf(&mut self, sight: &Sight, sure: bool) -> Option<bool> {
+    fn is_deaf(&mut self, sight: &Sight) -> Option<bool> {
         match sight {
-            Sight::Accepting => (self.deaf, self.enough) = (0, looks_out(sure)),
-            Sight::Holding if sure => self.deaf = 0,
+            Sight::Accepting => (self.deaf, self.enough) = (0, looks_out(self.sure)),
+            Sight::Holding if self.sure => self.deaf = 0,
             Sight::Holding => (self.deaf, self.enough) = (self.deaf + 1, LOOKS_OUT_SURE),
             Sight::NotYet => self.deaf += 1,
             Sight::Blind(_) => return None,
@@ -107,25 +108,27 @@ impl Engine {
             Kind::Single => (None, UNASKED),
         };
         let due = self.clock.now() + pause;
-        self.looks.starting.insert(worker, Starting { due, pause, longest, left });
+        self.looks.starting.push(Starting { worker, due, pause, longest, left });
     }
 
     /// Look at a worker that has been told to finish until it accepts no more. `sure`: one that has a socket open on which
     /// it might does, unless it has an event loop and keeps that socket out of it.
     pub(super) fn look_for_departure(&mut self, worker: WorkerId, sure: bool) {
-        let look = Leaving { due: self.clock.now(), deaf: 0, enough: looks_out(sure) };
-        self.looks.leaving.insert((worker, sure), look);
+        let due = self.clock.now();
+        self.looks.leaving.push(Leaving { worker, sure, due, deaf: 0, enough: looks_out(sure) });
     }
 
     /// At whoever is due.
     pub(super) fn look_at_due(&mut self, now: Time) {
-        let starting = self.looks.starting.iter().filter(|(_, look)| look.due <= now);
-        for worker in starting.map(|(worker, _)| *worker).take(AT_ONCE).collect::<Vec<_>>() {
-            self.look_whether_ready(worker, now);
-        }
-        let leaving = self.looks.leaving.iter().filter(|(_, look)| look.due <= now);
-        for (worker, sure) in leaving.map(|(key, _)| *key).take(AT_ONCE).collect::<Vec<_>>() {
-            self.look_whether_deaf(worker, sure);
+        // Who has been looked at is due later, or no more.
+        for _ in 0..AT_ONCE {
+            let starting = self.looks.starting.iter().find(|look| look.due <= now);
+            let leaving = self.looks.leaving.iter().find(|look| look.due <= now);
+            match (starting, leaving) {
+                (Some(look), _) => self.look_whether_ready(look.worker, now),
+                (None, Some(look)) => self.look_whether_deaf(look.worker, look.sure),
+                (None, None) => return,
+            }
         }
     }
 
@@ -139,7 +142,8 @@ impl Engine {
                 self.mark_ready(worker);
             }
             Sight::Holding | Sight::NotYet => {
-                let Some(look) = self.looks.starting.get_mut(&worker) else { return };
+                let look = self.looks.starting.iter_mut().find(|look| look.worker == worker);
+                let Some(look) = look else { return };
                 look.pause = look.longest.map_or(look.pause * 2, |longest| longest.min(look.pause * 2));
                 look.due = now + look.pause;
                 look.left -= 1;
@@ -154,11 +158,12 @@ impl Engine {
         let before = self.clock.now();
         let sight = self.look_out(worker);
         let after = self.clock.now();
-        let Some(look) = self.looks.leaving.get_mut(&(worker, sure)) else { return };
+        let is_it = |look: &Leaving| look.worker == worker && look.sure == sure;
+        let Some(look) = self.looks.leaving.iter_mut().find(|look| is_it(look)) else { return };
         look.due = after + OUT_EVERY.max(after.since(before) * OUT_SHARE);
-        let is_deaf = look.is_deaf(&sight, sure);
+        let is_deaf = look.is_deaf(&sight);
         if is_deaf != Some(false) {
-            self.looks.leaving.remove(&(worker, sure));
+            self.looks.leaving.retain(|look| !is_it(look));
         }
         // Who cannot be seen is beyond doubt only when it has ended.
         if is_deaf.unwrap_or(!sure) {

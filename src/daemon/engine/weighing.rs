@@ -1,6 +1,6 @@
 //! Whether there is memory for one worker more, and who uses more of it than it may.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Engine;
@@ -29,7 +29,7 @@ struct Seen {
     headroom: Option<u64>,
     weights: BTreeMap<Pid, Weight>,
     /// Who had grown by then, or was on the way out.
-    grown: BTreeSet<Pid>,
+    grown: Vec<Pid>,
 }
 
 impl Seen {
@@ -101,7 +101,7 @@ mod tests {
     fn seen(headroom: u64) -> Seen {
         let weight = |own| Weight { own, resident: own };
         let weights = BTreeMap::from([(Pid(1), weight(100)), (Pid(2), weight(10))]);
-        Seen { at: Time::ZERO, headroom: Some(headroom), weights, grown: BTreeSet::from([Pid(1)]) }
+        Seen { at: Time::ZERO, headroom: Some(headroom), weights, grown: vec![Pid(1)] }
     }
 
     #[test]
