@@ -33,11 +33,13 @@ const POLLED_MAX: u64 = 4096;
 /// So many descriptors are many. How many there are the directory's size tells since Linux 6.2.
 const MANY: u64 = 500;
 
-/// What was seen of a worker that waited for something, alone and on one thread. Until it runs again, nothing else can be
-/// seen of it: a server that is starting mostly waits, for a disk or for others.
+/// What was seen of a worker that waited for something, alone and on one thread; on any number of them, where it has many
+/// descriptors. Until it runs again, nothing else can be seen of it: a server that is starting mostly waits, for a disk or
+/// for others, and one that finishes for its clients.
 #[derive(Debug)]
 pub struct Waiting {
-    /// Its /proc/PID/schedstat: the time that it has had on processors, and how often it has got onto one.
+    /// Its /proc/PID/schedstat: the time that it has had on processors, and how often it has got onto one. That of all its
+    /// threads, where they count.
     ran: Vec<u8>,
     sockets: Vec<u64>,
     holds: bool,
@@ -47,7 +49,8 @@ pub struct Waiting {
 /// the next.
 pub fn on_sockets(worker: Pid, inodes: Vec<u64>, last: &mut Option<Waiting>) -> Sight {
     // Read first: whatever it does from here on shows the next time.
-    let ran = time_on_processors(worker);
+    let many = has_many_descriptors(worker).unwrap_or(false);
+    let ran = time_on_processors(worker, many);
     if let Some(last) = last.as_ref().filter(|last| Some(&last.ran) == ran.as_ref() && last.sockets == inodes)
     {
         return if last.holds { Sight::Holding } else { Sight::NotYet };
@@ -71,7 +74,7 @@ pub fn on_sockets(worker: Pid, inodes: Vec<u64>, last: &mut Option<Waiting>) -> 
             waiting += 1;
             call.waits_for(pid, &sockets)
         });
-        waits = waiting == 1 && threads.count() == 1;
+        waits = waiting == threads.count() && (many || waiting == 1);
         match (accepts, epolls.is_empty()) {
             (true, _) => Sight::Accepting,
             (false, false) => Sight::NotYet,
@@ -87,9 +90,10 @@ pub fn on_sockets(worker: Pid, inodes: Vec<u64>, last: &mut Option<Waiting>) -> 
     sight
 }
 
-/// `None` where the kernel keeps no account: it is all zeros then.
-fn time_on_processors(pid: Pid) -> Option<Vec<u8>> {
-    procfs::read(format!("/proc/{pid}/schedstat")).ok().filter(|text| !text.starts_with(b"0 "))
+/// Of its main thread, or of `all`. `None` where the kernel keeps no account: it is all zeros then.
+fn time_on_processors(pid: Pid, all: bool) -> Option<Vec<u8>> {
+    let main = procfs::read(format!("/proc/{pid}/schedstat")).ok().filter(|text| !text.starts_with(b"0 "))?;
+    Some(if all { Threads::of(pid).read("schedstat").flatten().collect() } else { main })
 }
 
 /// Whether `worker` or a process below it has any listening stream socket of its own.
@@ -149,7 +153,7 @@ type Told = (Vec<(i32, String)>, Option<bool>);
 
 /// Of who has many, and all of them but the lowest in its sets, the lowest tell everything, and the sets the rest.
 fn descriptors(pid: Pid, is_wanted: &dyn Fn(u64) -> bool) -> io::Result<Told> {
-    if fs::metadata(format!("/proc/{pid}/fd"))?.len() > MANY {
+    if has_many_descriptors(pid)? {
         let mut held = false;
         let (lowest, all) = polled::each_of(pid, &mut |inode| held |= is_wanted(inode))?;
         if held || all {
@@ -157,6 +161,10 @@ fn descriptors(pid: Pid, is_wanted: &dyn Fn(u64) -> bool) -> io::Result<Told> {
         }
     }
     Ok((procfs::descriptors(pid)?, None))
+}
+
+fn has_many_descriptors(pid: Pid) -> io::Result<bool> {
+    Ok(fs::metadata(format!("/proc/{pid}/fd"))?.len() > MANY)
 }
 
 fn epoll_holds(pid: Pid, fd: i32, inodes: &[u64]) -> bool {
@@ -231,15 +239,30 @@ mod tests {
 
     use super::*;
 
+    /// It reads, on one thread of several, and has many descriptors.
+    const CROWDED: &str = "import os, sys, threading, time
+files = [os.open('/dev/null', 0) for _ in range(600)]
+for _ in range(3): threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+for line in sys.stdin: pass";
+
     #[test]
     fn who_waits_is_not_looked_into_until_it_has_run() {
+        is_looked_into_when_it_has_run(Command::new("sh").args(["-c", "while read line; do :; done"]), 1);
+    }
+
+    #[test]
+    fn with_many_descriptors_it_may_wait_on_many_threads() {
+        is_looked_into_when_it_has_run(Command::new("python3").args(["-c", CROWDED]), 4);
+    }
+
+    fn is_looked_into_when_it_has_run(command: &mut Command, threads: usize) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = fstat(&listener).unwrap().st_ino;
-        let mut command = Command::new("sh");
-        command.args(["-c", "while read line; do :; done"]);
-        let mut shell =
-            command.stdin(Stdio::piped()).stdout(OwnedFd::from(listener)).spawn().expect("a shell");
+        let mut shell = command.stdin(Stdio::piped()).stdout(OwnedFd::from(listener)).spawn().unwrap();
         let pid = Pid(shell.id().cast_signed());
+        while Threads::of(pid).count() != threads {
+            std::thread::yield_now();
+        }
         let mut last = None;
         let mut look_until = |done: &dyn Fn(&Sight, Option<&mut Waiting>) -> bool| {
             for _ in 0..100_000 {
