@@ -3,9 +3,11 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 
 use super::check;
 use crate::core::signal::Signal;
@@ -175,12 +177,12 @@ impl Notifier {
         Self(fd)
     }
 
-    /// The next call that waits, if one does. Never blocks.
-    pub fn receive(&self) -> io::Result<Option<Notification>> {
+    /// The next call that waits, if one does `within` so long, which blocks everybody here.
+    pub fn receive(&self, within: Duration) -> io::Result<Option<Notification>> {
         // SAFETY: borrowed for the duration of the call.
         let fd = unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) };
         let mut ready = [PollFd::new(fd, PollFlags::POLLIN)];
-        poll(&mut ready, PollTimeout::ZERO)?;
+        ppoll(&mut ready, Some(TimeSpec::from(within)), None)?;
         let events = ready[0].revents().unwrap_or(PollFlags::empty());
         if !events.contains(PollFlags::POLLIN) {
             // Nobody is left whose calls could wait.

@@ -22,6 +22,9 @@ use crate::sys::seccomp::Notifier;
 /// The calls of one worker that are answered in one turn.
 const CALLS_AT_ONCE: usize = 64;
 
+/// Who binds listens next. To be woken for that anew would cost as much again.
+const LISTENS_WITHIN: Duration = Duration::from_micros(100);
+
 pub(super) struct Worker {
     pub(super) pid: Pid,
     pub(super) slot: SlotIndex,
@@ -109,8 +112,9 @@ impl Engine {
 
     /// Answer the calls of a worker that wait for us.
     pub(in crate::daemon) fn answer_calls(&mut self, worker: WorkerId, notifier: &Notifier) -> Answered {
+        let mut within = Duration::ZERO;
         for _ in 0..CALLS_AT_ONCE {
-            let call = match notifier.receive() {
+            let call = match notifier.receive(std::mem::take(&mut within)) {
                 Ok(Some(call)) => call,
                 Ok(None) => return Answered::All,
                 Err(_) => return Answered::Last,
@@ -134,6 +138,7 @@ impl Engine {
                 && let Some(known) = self.workers.get_mut(&worker)
             {
                 known.socket = "adopted";
+                within = LISTENS_WITHIN;
             }
             // Its event loop may have the socket for as long as others do, whatever it closes: it is not looked at.
             if told == Told::Done {
