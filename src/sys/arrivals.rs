@@ -345,7 +345,10 @@ mod tests {
             drop((client, server));
         }
         assert!(count(&mut arrivals) > 0);
-        assert_eq!(count(&mut arrivals), 0, "and it goes on telling");
+        // The kernel tells of so many as it gets round to it.
+        assert!((0..100).any(|_| count(&mut arrivals) == 0), "it goes on telling");
+        let _client = pair(&listener);
+        assert_eq!(count(&mut arrivals), 1, "and goes on counting");
     }
 
     #[test]

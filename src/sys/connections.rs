@@ -179,9 +179,13 @@ pub(super) fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-/// `sl local remote st tx:rx tr:when retrnsmt uid timeout inode`
+/// `sl local remote st tx:rx tr:when retrnsmt uid timeout inode`. Where connections come and go meanwhile, the kernel may
+/// tell of one twice.
 pub(super) fn by_procfs(ports: &BTreeSet<u16>) -> io::Result<Vec<Connection>> {
-    Ok(read_tables()?.lines().filter_map(|line| read_line(line, ports)).collect())
+    let mut told = BTreeSet::new();
+    let tables = read_tables()?;
+    let found = tables.lines().filter_map(|line| read_line(line, ports));
+    Ok(found.filter(|connection| told.insert(connection.inode)).collect())
 }
 
 /// Of both families, where there are both.
