@@ -14,7 +14,8 @@ use crate::sys::channel::Channel;
 use crate::sys::seccomp::Notifier;
 use crate::sys::signals;
 
-/// How often calls that wait are answered, and what workers say is heard.
+/// How often calls that wait are answered, and what workers say is heard. Whether they accept is looked at in turns of the
+/// engine.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The signals that are taken in one turn.

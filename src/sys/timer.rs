@@ -30,6 +30,9 @@ impl Timer {
     }
 
     /// Have it expire `after` so long, or never.
+    ///
+    /// # Errors
+    /// The kernel's own; none where [`Timer::new`] had none.
     pub fn set(&self, after: Option<Duration>) -> io::Result<()> {
         let Some(after) = after else { return Ok(self.0.unset()?) };
         let after = TimeSpec::from(after.clamp(AT_ONCE, LONGEST));

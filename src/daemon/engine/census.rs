@@ -27,7 +27,7 @@ const SHARE: u32 = 10;
 /// The same in a drain: other people's processes have work to do.
 const DRAIN_SHARE: u32 = 200;
 
-/// So long a look goes on without a pause, and so long it pauses: timers have ticks of a millisecond.
+/// So long a look goes on without a pause, and so long it pauses: whoever has come meanwhile has his turn.
 const SLICE: Duration = Duration::from_millis(3);
 const PAUSE: Duration = Duration::from_millis(1);
 
