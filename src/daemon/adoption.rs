@@ -78,10 +78,9 @@ impl Adoption {
         let seen = look_at(process, || {
             let protocol = foreign::protocol(process, fd)?;
             let wanted = foreign::wanted(process, address, length)?;
-            let inode = foreign::inode(process, fd)?;
-            Some((protocol, wanted, inode, foreign::flags(process, fd)?))
+            Some((protocol, wanted, foreign::inode_and_flags(process, fd)?))
         });
-        let Some((protocol, wanted, inode, flags)) = seen else { return untouched };
+        let Some((protocol, wanted, (inode, flags))) = seen else { return untouched };
         // It is bound already, and binding it once more is the kernel's business.
         if listeners.iter().any(|listener| listener.owns(inode)) {
             return untouched;

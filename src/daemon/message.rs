@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
-use super::engine::{Answered, Heard};
+use super::engine::Heard;
 use crate::core::event::Hang;
 use crate::core::types::WorkerId;
 use crate::sys::seccomp::Notifier;
@@ -34,7 +34,6 @@ pub(super) enum Message {
     Calls {
         worker: WorkerId,
         notifier: Arc<AsyncFd<Notifier>>,
-        reply: oneshot::Sender<Answered>,
     },
     /// Begin a connection to the worker and no other.
     Connect {

@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, yield_now};
 use tokio::time::interval;
 
 use super::boot::Servers;
-use super::engine::Engine;
+use super::engine::{Answered, Engine};
 use super::message::Message;
 use super::{checks, late, readiness, sidecars, watching};
 use crate::admin::{self, Facts, Request, Shared};
@@ -69,6 +69,8 @@ struct Reactor<'a> {
     requests: mpsc::Receiver<Request>,
     messages: mpsc::Receiver<Message>,
     to_us: mpsc::Sender<Message>,
+    /// What one turn was not enough for.
+    left: Vec<Message>,
     /// Who is finding out about which worker.
     watchers: BTreeMap<WorkerId, Vec<AbortHandle>>,
     sidecars: Sidecars,
@@ -88,7 +90,7 @@ impl<'a> Reactor<'a> {
         if let Some(watcher) = watcher {
             tokio::spawn(watching::watch(watcher, engine.clock(), to_us.clone()));
         }
-        Self { engine, requests, messages, to_us, watchers: BTreeMap::new(), sidecars }
+        Self { engine, requests, messages, to_us, left: Vec::new(), watchers: BTreeMap::new(), sidecars }
     }
 
     async fn turn(mut self, signals: &AsyncFd<SignalFd>, timer: &AsyncFd<Timer>) {
@@ -98,8 +100,8 @@ impl<'a> Reactor<'a> {
         // Looking for the dead takes the kernel as long as there are children.
         let mut may_be_dead = true;
         loop {
-            let more = may_be_dead && self.engine.reap();
-            may_be_dead = more;
+            may_be_dead = may_be_dead && self.engine.reap();
+            std::mem::take(&mut self.left).into_iter().for_each(|message| self.take_message(message));
             self.engine.tick();
             self.update_watchers();
             self.engine.missing.drain(..).for_each(|what| tracing::warn!("{what}"));
@@ -111,6 +113,7 @@ impl<'a> Reactor<'a> {
             if due != set_for && self.set(timer.get_ref(), due).is_ok() {
                 set_for = due;
             }
+            let more = may_be_dead || !self.left.is_empty();
             tokio::select! {
                 biased;
                 ready = signals.readable() => {
@@ -159,8 +162,10 @@ impl<'a> Reactor<'a> {
             Message::Words { worker, reply } => {
                 let _ = reply.send(self.engine.hear(worker));
             }
-            Message::Calls { worker, notifier, reply } => {
-                let _ = reply.send(self.engine.answer_calls(worker, notifier.get_ref()));
+            Message::Calls { worker, notifier } => {
+                if let Answered::Some = self.engine.answer_calls(worker, notifier.get_ref()) {
+                    self.left.push(Message::Calls { worker, notifier });
+                }
             }
             Message::Check { worker, command, timeout, reply } => {
                 self.engine.start_check(worker, &command, timeout, reply);

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::engine::{Answered, Newcomer};
+use super::engine::Newcomer;
 use super::message::Message;
 use super::node_ipc::{self, Listener};
 use super::{checks, notify};
@@ -48,15 +48,10 @@ pub(super) async fn attend(worker: WorkerId, notifier: Notifier, to_loop: mpsc::
         if ready.ready().is_read_closed() {
             return;
         }
-        let (reply, answered) = oneshot::channel();
-        let calls = Message::Calls { worker, notifier: Arc::clone(&notifier), reply };
-        if to_loop.send(calls).await.is_err() {
+        // What comes from here on is told anew.
+        ready.clear_ready();
+        if to_loop.send(Message::Calls { worker, notifier: Arc::clone(&notifier) }).await.is_err() {
             return;
-        }
-        match answered.await {
-            Ok(Answered::All) => ready.clear_ready(),
-            Ok(Answered::Some) => {}
-            Ok(Answered::Last) | Err(_) => return,
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 
 use nix::libc;
 
@@ -30,8 +31,8 @@ pub enum Sight {
 /// More descriptors than these are not looked for in one poll(2) call.
 const POLLED_MAX: u64 = 4096;
 
-/// So many descriptors are many. How many there are the directory's size tells since Linux 6.2.
-const MANY: u64 = 500;
+/// Standard input, output and error.
+const STANDARD: u64 = 3;
 
 /// What was seen of a worker that waited for something, alone and on one thread; on any number of them, where it has many
 /// descriptors. Until it runs again, nothing else can be seen of it: a server that is starting mostly waits, for a disk or
@@ -41,19 +42,26 @@ pub struct Waiting {
     /// Its /proc/PID/schedstat: the time that it has had on processors, and how often it has got onto one. That of all its
     /// threads, where they count.
     ran: Vec<u8>,
+    many: bool,
     sockets: Vec<u64>,
     holds: bool,
 }
 
 /// Whether `worker` or a process below it waits for connections on one of these sockets. `last` is kept from one look to
-/// the next.
-pub fn on_sockets(worker: Pid, inodes: Vec<u64>, last: &mut Option<Waiting>) -> Sight {
-    // Read first: whatever it does from here on shows the next time.
-    let many = has_many_descriptors(worker).unwrap_or(false);
-    let ran = time_on_processors(worker, many);
-    if let Some(last) = last.as_ref().filter(|last| Some(&last.ran) == ran.as_ref() && last.sockets == inodes)
+/// the next. `starts`: it is enough to know whether it does.
+pub fn on_sockets(worker: Pid, inodes: Vec<u64>, starts: bool, last: &mut Option<Waiting>) -> Sight {
+    if let Some(last) = last.as_ref().filter(|last| last.sockets == inodes)
+        && time_on_processors(worker, last.many).is_some_and(|ran| ran == last.ran)
     {
         return if last.holds { Sight::Holding } else { Sight::NotYet };
+    }
+    // Read first: whatever it does from here on shows the next time.
+    let open = polled::count(worker).unwrap_or(0);
+    let many = open > polled::MANY;
+    let ran = time_on_processors(worker, many);
+    if starts && (1..=STANDARD + inodes.len() as u64).contains(&open) && waits_for_others(worker) {
+        *last = ran.map(|ran| Waiting { ran, many, sockets: inodes, holds: true });
+        return Sight::Holding;
     }
     let mut waits = false;
     let is_wanted = |inode| inodes.contains(&inode);
@@ -83,7 +91,7 @@ pub fn on_sockets(worker: Pid, inodes: Vec<u64>, last: &mut Option<Waiting>) -> 
     });
     *last = match (&sight, ran) {
         (Sight::NotYet | Sight::Holding, Some(ran)) if waits && processes == 1 => {
-            Some(Waiting { ran, sockets: inodes, holds: matches!(sight, Sight::Holding) })
+            Some(Waiting { ran, many, sockets: inodes, holds: matches!(sight, Sight::Holding) })
         }
         _ => None,
     };
@@ -153,7 +161,7 @@ type Told = (Vec<(i32, String)>, Option<bool>);
 
 /// Of who has many, and all of them but the lowest in its sets, the lowest tell everything, and the sets the rest.
 fn descriptors(pid: Pid, is_wanted: &dyn Fn(u64) -> bool) -> io::Result<Told> {
-    if has_many_descriptors(pid)? {
+    if polled::count(pid)? > polled::MANY {
         let mut held = false;
         let (lowest, all) = polled::each_of(pid, &mut |inode| held |= is_wanted(inode))?;
         if held || all {
@@ -163,8 +171,15 @@ fn descriptors(pid: Pid, is_wanted: &dyn Fn(u64) -> bool) -> io::Result<Told> {
     Ok((procfs::descriptors(pid)?, None))
 }
 
-fn has_many_descriptors(pid: Pid) -> io::Result<bool> {
-    Ok(fs::metadata(format!("/proc/{pid}/fd"))?.len() > MANY)
+/// Of who has no more descriptors than it was given, and so no event loop: whether it is alone, on one thread, and in a call
+/// that brings no connection.
+fn waits_for_others(pid: Pid) -> bool {
+    let call = || Call::parse(&procfs::read_text(format!("/proc/{pid}/syscall")).ok()?);
+    // A directory has two links, and one from each below it.
+    let has_one_thread = || fs::metadata(format!("/proc/{pid}/task")).is_ok_and(|task| task.nlink() == 3);
+    let has_no_child =
+        || procfs::read(format!("/proc/{pid}/task/{pid}/children")).is_ok_and(|all| all.is_empty());
+    call().is_some_and(|call| !call.may_accept()) && has_one_thread() && has_no_child()
 }
 
 fn epoll_holds(pid: Pid, fd: i32, inodes: &[u64]) -> bool {
@@ -191,6 +206,23 @@ impl Call {
         let number = fields.next()?.parse().ok()?;
         let mut argument = || u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok();
         Some(Self { number, arguments: [argument()?, argument()?, argument()?] })
+    }
+
+    fn may_accept(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        const OLDER: [libc::c_long; 3] = [libc::SYS_poll, libc::SYS_select, libc::SYS_epoll_wait];
+        #[cfg(not(target_arch = "x86_64"))]
+        const OLDER: [libc::c_long; 0] = [];
+        const CALLS: [libc::c_long; 7] = [
+            libc::SYS_accept,
+            libc::SYS_accept4,
+            libc::SYS_ppoll,
+            libc::SYS_pselect6,
+            libc::SYS_epoll_pwait,
+            libc::SYS_epoll_pwait2,
+            libc::SYS_io_uring_enter,
+        ];
+        CALLS.contains(&self.number) || OLDER.contains(&self.number)
     }
 
     fn waits_for(&self, pid: Pid, sockets: &[i32]) -> bool {
@@ -266,7 +298,7 @@ for line in sys.stdin: pass";
         let mut last = None;
         let mut look_until = |done: &dyn Fn(&Sight, Option<&mut Waiting>) -> bool| {
             for _ in 0..100_000 {
-                let sight = on_sockets(pid, vec![socket], &mut last);
+                let sight = on_sockets(pid, vec![socket], false, &mut last);
                 if done(&sight, last.as_mut()) {
                     return;
                 }
@@ -281,10 +313,74 @@ for line in sys.stdin: pass";
         });
         shell.stdin.as_mut().unwrap().write_all(b"go on\n").unwrap();
         look_until(&|sight, last| matches!(sight, Sight::Holding) && last.is_some());
-        assert!(matches!(on_sockets(pid, vec![1], &mut last), Sight::NotYet), "another socket");
-        assert!(matches!(on_sockets(pid, vec![socket], &mut last), Sight::Holding));
+        assert!(matches!(on_sockets(pid, vec![1], false, &mut last), Sight::NotYet), "another socket");
+        assert!(matches!(on_sockets(pid, vec![socket], false, &mut last), Sight::Holding));
         drop(shell.stdin.take());
         shell.wait().unwrap();
+    }
+
+    /// With no more descriptors than it was given, and blocked in something else. Of whom is looked into it is known that it
+    /// does not have this socket.
+    #[test]
+    fn who_starts_and_waits_for_others_is_not_looked_into() {
+        // It may have been given more, by whoever runs the tests.
+        let (mut python, _) = with_a_socket("import os, sys; os.closerange(3, 1000); sys.stdin.read()");
+        let pid = Pid(python.id().cast_signed());
+        let mut last = None;
+        for _ in 0..1_000_000 {
+            if matches!(on_sockets(pid, vec![1], true, &mut last), Sight::Holding) {
+                break;
+            }
+            last = None;
+            std::thread::yield_now();
+        }
+        assert_eq!(last.is_some(), polled::count(pid).unwrap() > 0, "{last:?}, where descriptors are counted");
+        last = None;
+        assert!(matches!(on_sockets(pid, vec![1], false, &mut last), Sight::NotYet));
+        drop(python.stdin.take());
+        python.wait().unwrap();
+    }
+
+    #[test]
+    fn who_accepts_at_the_start_is_seen_whoever_of_it_does() {
+        let accept = "import os, socket, sys, threading; s = socket.socket(fileno=1)";
+        for ways in [
+            "s.accept()",
+            "import select; select.select([s], [], [])",
+            "threading.Thread(target=s.accept, daemon=True).start(); sys.stdin.read()",
+            "os.fork() and sys.stdin.read() or s.accept()",
+        ] {
+            let (mut server, socket) = with_a_socket(&format!("{accept}; {ways}"));
+            let pid = Pid(server.id().cast_signed());
+            let mut last = None;
+            for _ in 0..1_000_000 {
+                if matches!(on_sockets(pid, vec![socket], true, &mut last), Sight::Accepting) {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+            let sight = on_sockets(pid, vec![socket], true, &mut last);
+            for pid in procfs::descendants(pid).unwrap().into_iter().chain([pid]) {
+                super::super::kill::send(
+                    pid,
+                    crate::core::signal::Signal::KILL,
+                    crate::core::types::Scope::Leader,
+                    None,
+                )
+                .unwrap();
+            }
+            server.wait().unwrap();
+            assert!(matches!(sight, Sight::Accepting), "{ways}: {sight:?}");
+        }
+    }
+
+    /// Of Python, as standard output; and its number.
+    fn with_a_socket(program: &str) -> (std::process::Child, u64) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = fstat(&listener).unwrap().st_ino;
+        let mut python = Command::new("python3");
+        python.args(["-c", program]).stdin(Stdio::piped()).stdout(OwnedFd::from(listener));
+        (python.spawn().expect("python3"), socket)
     }
 
     #[test]
@@ -297,7 +393,7 @@ for line in sys.stdin: pass";
         let mut line = String::new();
         io::BufRead::read_line(&mut io::BufReader::new(shell.stderr.take().unwrap()), &mut line).unwrap();
         let mut last = None;
-        let sight = on_sockets(Pid(shell.id().cast_signed()), vec![socket], &mut last);
+        let sight = on_sockets(Pid(shell.id().cast_signed()), vec![socket], false, &mut last);
         assert!(matches!(sight, Sight::Holding) && last.is_none(), "{sight:?} {last:?}");
         super::super::kill::send(
             Pid(line.trim().parse().unwrap()),

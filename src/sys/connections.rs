@@ -299,7 +299,16 @@ fn listening_ports_of(is_wanted: &dyn Fn(u64, u16) -> bool) -> io::Result<BTreeS
 pub fn inodes_of(processes: &[Pid]) -> io::Result<BTreeSet<u64>> {
     let mut inodes = BTreeSet::new();
     for pid in processes {
-        match look_at(*pid, || procfs::descriptors(*pid)) {
+        let descriptors = || {
+            if polled::count(*pid)? > polled::MANY {
+                let (lowest, all) = polled::each_of(*pid, &mut |inode| _ = inodes.insert(inode))?;
+                if all {
+                    return Ok(lowest);
+                }
+            }
+            procfs::descriptors(*pid)
+        };
+        match look_at(*pid, descriptors) {
             Ok(descriptors) => {
                 inodes.extend(descriptors.iter().filter_map(|(_, link)| procfs::socket_inode(link)));
             }

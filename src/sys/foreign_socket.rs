@@ -61,12 +61,15 @@ pub fn inode(process: Pid, fd: i32) -> Option<u64> {
     procfs::socket_inode(fs::read_link(format!("/proc/{process}/fd/{fd}")).ok()?.to_str()?)
 }
 
-/// From `/proc/PID/fdinfo/FD`: `flags:  02004002`, in octal.
-pub fn flags(process: Pid, fd: i32) -> Option<Flags> {
+/// The number too, and what else `/proc/PID/fdinfo/FD` tells: `flags:  02004002`, in octal, and since Linux 5.14 `ino:  74`.
+pub fn inode_and_flags(process: Pid, fd: i32) -> Option<(u64, Flags)> {
     let info = procfs::read_text(format!("/proc/{process}/fdinfo/{fd}")).ok()?;
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
-    let flags = i32::from_str_radix(flags.trim(), 8).ok()?;
-    Some(Flags { non_blocking: flags & libc::O_NONBLOCK != 0, close_on_exec: flags & libc::O_CLOEXEC != 0 })
+    let field = |name| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let flags = i32::from_str_radix(field("flags:")?, 8).ok()?;
+    let number = field("ino:").and_then(|number| number.parse().ok());
+    let flags =
+        Flags { non_blocking: flags & libc::O_NONBLOCK != 0, close_on_exec: flags & libc::O_CLOEXEC != 0 };
+    Some((number.or_else(|| inode(process, fd))?, flags))
 }
 
 /// The thread group that a thread belongs to.

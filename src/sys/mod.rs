@@ -46,6 +46,8 @@ mod threads;
 pub mod timer;
 pub mod tty;
 pub mod unpoll;
+#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+mod untranslated;
 pub mod watch;
 pub mod weight;
 

@@ -13,14 +13,16 @@ use crate::sys::accepting::{self, Sight};
 
 const FIRST: Duration = Duration::from_millis(2);
 const EVERY: Duration = Duration::from_millis(50);
-/// Where a worker's calls tell: looking is for the few that accept on what they were given and never call listen(2).
+/// Where a worker's calls tell: looking is for the few that accept on what they were given and never call listen(2). Those
+/// are mostly up in a moment (Go, Rust, nginx); for the others each look would wake drainit, which costs more than the look.
 const FIRST_AT_CALLERS: Duration = Duration::from_millis(40);
-const EVERY_AT_CALLERS: Duration = Duration::from_millis(100);
+const EVERY_AT_CALLERS: Duration = Duration::from_millis(200);
 /// A worker without a socket of drainit's may never listen. After so many looks, only who asks makes us look.
 const UNASKED: u32 = 9;
 
-/// Between two looks at a worker that is on its way out.
+/// Between two looks at a worker that is on its way out, and before the first: it has only just been told.
 const OUT_EVERY: Duration = Duration::from_millis(20);
+const OUT_FIRST: Duration = Duration::from_millis(10);
 /// So many in a row.
 const LOOKS_OUT: u32 = 2;
 /// More where there must be no doubt, or is some: one that has a socket open on which it might accept may be busy with
@@ -102,19 +104,22 @@ impl Engine {
         if self.ready_when != ReadyWhen::Listening {
             return;
         }
-        let (pause, longest) = if calls { (FIRST_AT_CALLERS, EVERY_AT_CALLERS) } else { (FIRST, EVERY) };
+        let (first, pause, longest) = match calls {
+            true => (FIRST_AT_CALLERS, EVERY_AT_CALLERS, EVERY_AT_CALLERS),
+            false => (FIRST, FIRST * 2, EVERY),
+        };
         let (longest, left) = match self.core.config().kind {
             Kind::Pool => (Some(longest), u32::MAX),
             Kind::Single => (None, UNASKED),
         };
-        let due = self.clock.now() + pause;
+        let due = self.clock.now() + first;
         self.looks.starting.push(Starting { worker, due, pause, longest, left });
     }
 
     /// Look at a worker that has been told to finish until it accepts no more. `sure`: one that has a socket open on which
     /// it might does, unless it has an event loop and keeps that socket out of it.
     pub(super) fn look_for_departure(&mut self, worker: WorkerId, sure: bool) {
-        let due = self.clock.now();
+        let due = self.clock.now() + OUT_FIRST;
         self.looks.leaving.push(Leaving { worker, sure, due, deaf: 0, enough: looks_out(sure) });
     }
 
@@ -144,8 +149,8 @@ impl Engine {
             Sight::Holding | Sight::NotYet => {
                 let look = self.looks.starting.iter_mut().find(|look| look.worker == worker);
                 let Some(look) = look else { return };
-                look.pause = look.longest.map_or(look.pause * 2, |longest| longest.min(look.pause * 2));
                 look.due = now + look.pause;
+                look.pause = look.longest.map_or(look.pause * 2, |longest| longest.min(look.pause * 2));
                 look.left -= 1;
                 if look.left == 0 {
                     self.looks.arrived(worker);
@@ -204,7 +209,9 @@ impl Engine {
         let inodes = sockets.part_of(worker).map(|part| sockets.inodes(part)).unwrap_or_default();
         match inodes.is_empty() {
             true => accepting::on_own_socket(known.pid),
-            false => accepting::on_sockets(known.pid, inodes, &mut known.waiting),
+            false => {
+                accepting::on_sockets(known.pid, inodes, !known.told && !known.ready, &mut known.waiting)
+            }
         }
     }
 }

@@ -12,9 +12,10 @@ use std::fs::{self, Permissions};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt};
@@ -26,6 +27,12 @@ use message::Message;
 /// Where a socket may be put. One of them can be written to in most containers: read-only roots have a /dev/shm, which
 /// is also the cheapest, being no disk.
 const DIRECTORIES: [&str; 3] = ["/dev/shm", "/run", "/tmp"];
+
+/// Those that whoever a worker runs as can reach. Asked for once: each worker has a socket.
+static REACHABLE: LazyLock<Vec<&Path>> = LazyLock::new(|| {
+    let is_reachable = |path: &&Path| fs::metadata(path).is_ok_and(|found| found.mode() & 0o001 != 0);
+    DIRECTORIES.iter().map(Path::new).filter(is_reachable).collect()
+});
 
 /// systemd takes no longer ones either.
 const LONGEST: usize = 4096;
@@ -51,8 +58,9 @@ pub struct Received {
 impl NotifySocket {
     /// `id` tells this worker's socket from the others'.
     pub fn new(id: u64) -> io::Result<Self> {
-        let name = format!("drainit-notify-{:016x}-{id}", process::random_seed());
-        let in_a_directory = DIRECTORIES.iter().find_map(|directory| Self::at(Path::new(directory), &name));
+        static SEED: LazyLock<u64> = LazyLock::new(process::random_seed);
+        let name = format!("drainit-notify-{:016x}-{id}", *SEED);
+        let in_a_directory = REACHABLE.iter().find_map(|directory| Self::at(directory, &name));
         let notify = match in_a_directory {
             Some(notify) => notify,
             None => {
@@ -67,8 +75,7 @@ impl NotifySocket {
 
     /// Whoever the worker runs as has to reach it; who may speak is seen from the sender.
     fn at(directory: &Path, name: &str) -> Option<Self> {
-        let reachable = fs::metadata(directory).ok()?.permissions().mode() & 0o001 != 0;
-        let path = reachable.then(|| directory.join(name))?;
+        let path = directory.join(name);
         let socket = UnixDatagram::bind(&path).ok()?;
         let (address, removed) = (path.to_str()?.to_owned(), AtomicBool::new(false));
         let notify = Self { socket, address, file: Some(path), removed };
