@@ -32,10 +32,10 @@ const CROWD: usize = 10_000;
 const DESCRIPTORS: u64 = 1024;
 const MEBIBYTES: u64 = 64;
 
-/// What it may have of one processor while it waits: two parts in a hundred to find out who still accepts, until that is
-/// known, and one to count; and once to find out whose all of them are, when it tells the workers.
-const SHARE: f64 = 0.03;
-const ONCE: Duration = Duration::from_millis(500);
+/// What it may have of one processor while it waits; and once to find out whose all of them are and who still accepts, when
+/// it tells the workers.
+const SHARE: f64 = 0.02;
+const ONCE: Duration = Duration::from_millis(100);
 
 /// How long the workers keep their connections once they are told.
 fn patience() -> Duration {

@@ -136,10 +136,21 @@ fn node_whose_own_handler_would_end_it_loses_no_request_either() {
 /// Of Node too, whose own handler looks the same from outside: never quiet, it is told all the same.
 #[test]
 fn node_with_a_handler_is_told_at_once() {
+    is_told_at_once(&["node"]);
+}
+
+#[test]
+fn so_is_one_that_something_else_becomes() {
+    is_told_at_once(&["/usr/bin/env", "node"]);
+    is_told_at_once(&["sh", "-c", r#"exec node "$0" "$1""#]);
+}
+
+fn is_told_at_once(node: &[&str]) {
     leave_network();
     let pool = pool().options(["--workers", "2", "--drain-timeout", "60s"]);
     let port = pool.port().number.to_string();
-    let pool = pool.command(["node".into(), server("straggler.js"), port.into()]).start();
+    let node = node.iter().map(|word| (*word).into());
+    let pool = pool.command(node.chain([server("straggler.js"), port.into()])).start();
     pool.wait_ready(2);
     let clients: Vec<_> = (0..8).map(|_| send(pool.address(), "/slow")).collect();
     wait_for_request(&pool, "/slow", 8);

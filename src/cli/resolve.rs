@@ -77,6 +77,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         NodeIpc::Auto => NodeIpc::Off,
         said => said,
     };
+    let catches_unseen = node_ipc != NodeIpc::Off || names_node(&args.command);
     let stop_message = args.drain.stop_message;
     if stop_message.is_some() && args.pool.node_ipc == NodeIpc::Off {
         return Err(
@@ -199,6 +200,7 @@ pub fn resolve(args: RunArgs, around: &Surroundings) -> Result<Config, String> {
         ready_when,
         health,
         node_ipc,
+        catches_unseen,
         stop_message,
         end_idle_after: args.drain.end_idle_after.0,
         sidecars: Sidecars {
@@ -245,9 +247,18 @@ fn roll_rules(roll: &RollArgs, min_ready_time: Duration) -> RollRules {
     }
 }
 
+fn is_node(program: &OsStr) -> bool {
+    matches!(base_name(program).to_str(), Some("node" | "nodejs"))
+}
+
+/// `docker-entrypoint.sh node …`, `sh -c 'exec node …'`, `/usr/bin/env node`.
+fn names_node(command: &[OsString]) -> bool {
+    let mut words = command.iter().filter_map(|word| word.to_str()).flat_map(str::split_whitespace);
+    words.any(|word| is_node(OsStr::new(word)))
+}
+
 fn runs_node(command: &[OsString], around: &Surroundings) -> bool {
     let Some(command) = command.first() else { return false };
-    let is_node = |program: &OsStr| matches!(base_name(program).to_str(), Some("node" | "nodejs"));
     let is_runner = RUNNERS.iter().any(|runner| base_name(command) == OsStr::new(runner));
     is_node(command) || !is_runner && (around.interpreter)(command).is_some_and(|program| is_node(&program))
 }

@@ -34,6 +34,8 @@ pub struct Config {
     pub health: Option<Health>,
     /// Resolved: `Auto` is a channel where it can be had, `Off` none.
     pub node_ipc: values::NodeIpc,
+    /// COMMAND is Node, or has it run: /proc does not tell its own handlers from the server's.
+    pub catches_unseen: bool,
     pub stop_message: Option<values::StopMessage>,
     /// A worker that was told to finish is ended when its connections have been without a request for so long.
     pub end_idle_after: Option<Duration>,

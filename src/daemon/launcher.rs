@@ -10,7 +10,7 @@ use super::releases::{Content, Releases};
 use super::sockets::Sockets;
 use crate::config::Config;
 use crate::config::restart::Restart;
-use crate::config::values::{AdoptBind, NodeIpc};
+use crate::config::values::AdoptBind;
 use crate::core::config::Kind;
 use crate::core::event::SpawnFailure;
 use crate::core::signal::Signal;
@@ -69,7 +69,7 @@ impl Launcher {
                 AdoptBind::Auto => Adopt::Try,
                 AdoptBind::On => Adopt::Must,
             },
-            handled: (config.node_ipc != NodeIpc::Off).then_some(config.core.stop_signal),
+            handled: config.catches_unseen.then_some(config.core.stop_signal),
             standing,
             watchdog: config.core.watchdog,
         }

@@ -76,6 +76,11 @@ impl Census {
         self.register.owner(inode)
     }
 
+    /// What has been found with it, where somebody has looked.
+    pub(super) fn found_with(&self, worker: WorkerId) -> BTreeSet<u64> {
+        self.register.found_with(worker).collect()
+    }
+
     fn total(&self) -> Option<u32> {
         (self.looked.is_some() && !self.blind).then(|| self.held.values().map(|held| held.connections).sum())
     }

@@ -554,6 +554,7 @@ impl Engine {
     /// There is no telling: it gets its signal as it is, where it has not had it.
     fn let_go(&mut self, ending: &Ending) {
         if ending.why == QuietEnd::NoHandler {
+            self.looks.told(ending.worker, self.clock.now());
             let scope = self.core.config().signal_scope;
             self.kill(ending.pid, ending.signal, scope, None);
         }

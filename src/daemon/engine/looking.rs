@@ -73,6 +73,12 @@ impl Looks {
         self.starting.retain(|look| look.worker != worker);
     }
 
+    /// It is told only now.
+    pub(super) fn told(&mut self, worker: WorkerId, now: Time) {
+        let looks = self.leaving.iter_mut().filter(|look| look.worker == worker);
+        looks.for_each(|look| look.due = look.due.max(now + OUT_FIRST));
+    }
+
     /// It is dead.
     pub(super) fn forget(&mut self, worker: WorkerId) {
         self.arrived(worker);

@@ -162,6 +162,11 @@ impl Register {
         self.known.get(&inode).filter(|known| known.found)?.owner
     }
 
+    pub(super) fn found_with(&self, worker: WorkerId) -> impl Iterator<Item = u64> {
+        let found = self.known.iter().filter(move |(_, known)| known.found && known.owner == Some(worker));
+        found.map(|(inode, _)| *inode)
+    }
+
     fn enter(
         &mut self,
         (inode, peer): Open,
