@@ -4,10 +4,8 @@
 //! `/proc/PID/fdinfo`, proc_pid_fdinfo(5)) or sits in accept, poll or select on it
 //! (`/proc/PID/task/TID/syscall`). Sampled only while something is starting.
 
-use std::fs;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::MetadataExt;
 
 use nix::libc;
 
@@ -31,9 +29,6 @@ pub enum Sight {
 /// More descriptors than these are not looked for in one poll(2) call.
 const POLLED_MAX: u64 = 4096;
 
-/// Standard input, output and error.
-const STANDARD: u64 = 3;
-
 /// What was seen of a worker that waited for something, alone and on one thread; on any number of them, where it has many
 /// descriptors. Until it runs again, nothing else can be seen of it: a server that is starting mostly waits, for a disk or
 /// for others, and one that finishes for its clients.
@@ -48,19 +43,15 @@ pub struct Waiting {
 }
 
 /// Whether `worker` or a process below it waits for connections on one of these sockets. `last` is kept from one look to
-/// the next. `starts`: it is enough to know whether it does.
-pub fn on_sockets(worker: Pid, inodes: Vec<u64>, starts: bool, last: &mut Option<Waiting>) -> Sight {
+/// the next.
+pub fn on_sockets(worker: Pid, inodes: Vec<u64>, last: &mut Option<Waiting>) -> Sight {
     if let Some(last) = last.as_ref().filter(|last| last.sockets == inodes)
         && time_on_processors(worker, last.many).is_some_and(|ran| ran == last.ran)
     {
         return if last.holds { Sight::Holding } else { Sight::NotYet };
     }
-    let open = polled::count(worker).unwrap_or(0);
-    if starts && (1..=STANDARD + inodes.len() as u64).contains(&open) && waits_for_others(worker) {
-        return Sight::Holding;
-    }
     // Read first: whatever it does from here on shows the next time.
-    let many = open > polled::MANY;
+    let many = polled::count(worker).is_ok_and(|open| open > polled::MANY);
     let ran = time_on_processors(worker, many);
     let mut waits = false;
     let is_wanted = |inode| inodes.contains(&inode);
@@ -170,17 +161,6 @@ fn descriptors(pid: Pid, is_wanted: &dyn Fn(u64) -> bool) -> io::Result<Told> {
     Ok((procfs::descriptors(pid)?, None))
 }
 
-/// Of who has no more descriptors than it was given, and so no event loop: whether it is alone, on one thread, and in a call
-/// that brings no connection.
-fn waits_for_others(pid: Pid) -> bool {
-    let call = || Call::parse(&procfs::read_text(format!("/proc/{pid}/syscall")).ok()?);
-    // A directory has two links, and one from each below it.
-    let has_one_thread = || fs::metadata(format!("/proc/{pid}/task")).is_ok_and(|task| task.nlink() == 3);
-    let has_no_child =
-        || procfs::read(format!("/proc/{pid}/task/{pid}/children")).is_ok_and(|all| all.is_empty());
-    call().is_some_and(|call| !call.may_accept()) && has_one_thread() && has_no_child()
-}
-
 fn epoll_holds(pid: Pid, fd: i32, inodes: &[u64]) -> bool {
     let mut holds = false;
     polled::each_in(pid, fd, &mut |_, inode| holds |= inodes.contains(&inode));
@@ -205,23 +185,6 @@ impl Call {
         let number = fields.next()?.parse().ok()?;
         let mut argument = || u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok();
         Some(Self { number, arguments: [argument()?, argument()?, argument()?] })
-    }
-
-    fn may_accept(&self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        const OLDER: [libc::c_long; 3] = [libc::SYS_poll, libc::SYS_select, libc::SYS_epoll_wait];
-        #[cfg(not(target_arch = "x86_64"))]
-        const OLDER: [libc::c_long; 0] = [];
-        const CALLS: [libc::c_long; 7] = [
-            libc::SYS_accept,
-            libc::SYS_accept4,
-            libc::SYS_ppoll,
-            libc::SYS_pselect6,
-            libc::SYS_epoll_pwait,
-            libc::SYS_epoll_pwait2,
-            libc::SYS_io_uring_enter,
-        ];
-        CALLS.contains(&self.number) || OLDER.contains(&self.number)
     }
 
     fn waits_for(&self, pid: Pid, sockets: &[i32]) -> bool {
@@ -297,7 +260,7 @@ for line in sys.stdin: pass";
         let mut last = None;
         let mut look_until = |done: &dyn Fn(&Sight, Option<&mut Waiting>) -> bool| {
             for _ in 0..100_000 {
-                let sight = on_sockets(pid, vec![socket], false, &mut last);
+                let sight = on_sockets(pid, vec![socket], &mut last);
                 if done(&sight, last.as_mut()) {
                     return;
                 }
@@ -312,32 +275,14 @@ for line in sys.stdin: pass";
         });
         shell.stdin.as_mut().unwrap().write_all(b"go on\n").unwrap();
         look_until(&|sight, last| matches!(sight, Sight::Holding) && last.is_some());
-        assert!(matches!(on_sockets(pid, vec![1], false, &mut last), Sight::NotYet), "another socket");
-        assert!(matches!(on_sockets(pid, vec![socket], false, &mut last), Sight::Holding));
+        assert!(matches!(on_sockets(pid, vec![1], &mut last), Sight::NotYet), "another socket");
+        assert!(matches!(on_sockets(pid, vec![socket], &mut last), Sight::Holding));
         drop(shell.stdin.take());
         shell.wait().unwrap();
     }
 
-    /// With no more descriptors than it was given, and blocked in something else. Of whom is looked into it is known that it
-    /// does not have this socket.
     #[test]
-    fn who_starts_and_waits_for_others_is_not_looked_into() {
-        // It may have been given more, by whoever runs the tests.
-        let (mut python, _) = with_a_socket("import os, sys; os.closerange(3, 1000); sys.stdin.read()");
-        let pid = Pid(python.id().cast_signed());
-        let sight = |starts| on_sockets(pid, vec![1], starts, &mut None);
-        let passed_over = (0..1_000_000).any(|_| {
-            std::thread::yield_now();
-            matches!(sight(true), Sight::Holding)
-        });
-        assert_eq!(passed_over, polled::count(pid).unwrap() > 0, "where descriptors are counted");
-        assert!(matches!(sight(false), Sight::NotYet));
-        drop(python.stdin.take());
-        python.wait().unwrap();
-    }
-
-    #[test]
-    fn who_accepts_at_the_start_is_seen_whoever_of_it_does() {
+    fn who_accepts_is_seen_whoever_of_it_does() {
         let accept = "import os, socket, sys, threading; s = socket.socket(fileno=1)";
         for ways in [
             "s.accept()",
@@ -349,12 +294,12 @@ for line in sys.stdin: pass";
             let pid = Pid(server.id().cast_signed());
             let mut last = None;
             for _ in 0..1_000_000 {
-                if matches!(on_sockets(pid, vec![socket], true, &mut last), Sight::Accepting) {
+                if matches!(on_sockets(pid, vec![socket], &mut last), Sight::Accepting) {
                     break;
                 }
                 std::thread::yield_now();
             }
-            let sight = on_sockets(pid, vec![socket], true, &mut last);
+            let sight = on_sockets(pid, vec![socket], &mut last);
             for pid in procfs::descendants(pid).unwrap().into_iter().chain([pid]) {
                 super::super::kill::send(
                     pid,
@@ -388,7 +333,7 @@ for line in sys.stdin: pass";
         let mut line = String::new();
         io::BufRead::read_line(&mut io::BufReader::new(shell.stderr.take().unwrap()), &mut line).unwrap();
         let mut last = None;
-        let sight = on_sockets(Pid(shell.id().cast_signed()), vec![socket], false, &mut last);
+        let sight = on_sockets(Pid(shell.id().cast_signed()), vec![socket], &mut last);
         assert!(matches!(sight, Sight::Holding) && last.is_none(), "{sight:?} {last:?}");
         super::super::kill::send(
             Pid(line.trim().parse().unwrap()),

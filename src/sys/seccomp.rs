@@ -178,6 +178,9 @@ impl Notifier {
     }
 
     /// The next call that waits, if one does `within` so long, which blocks everybody here.
+    ///
+    /// # Errors
+    /// NotFound where its thread was killed meanwhile: the next one may wait already. Others are the end of all calls.
     pub fn receive(&self, within: Duration) -> io::Result<Option<Notification>> {
         // SAFETY: borrowed for the duration of the call.
         let fd = unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) };
@@ -191,15 +194,9 @@ impl Notifier {
         }
         let mut notification = MaybeUninit::<libc::seccomp_notif>::zeroed();
         // SAFETY: the kernel writes one seccomp_notif, and wants it zeroed.
-        match check(unsafe {
+        check(unsafe {
             libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV as _, notification.as_mut_ptr())
-        }) {
-            // Its thread was killed meanwhile.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINTR)) => {
-                return Ok(None);
-            }
-            received => received?,
-        };
+        })?;
         // SAFETY: zeroed, and filled in by the kernel.
         let notification = unsafe { notification.assume_init() };
         let [first, second, third, fourth, ..] = notification.data.args;

@@ -1,22 +1,18 @@
 //! Looking at workers that say nothing of themselves: whether one that starts accepts yet, and whether one that finishes
 //! accepts still. Both are turns of the loop, not tasks beside it: a roll consists of little else.
 
+mod rhythm;
+
 use std::time::Duration;
 
 use super::Engine;
 use crate::config::values::ReadyWhen;
-use crate::core::config::Kind;
 use crate::core::event::Event;
 use crate::core::time::Time;
 use crate::core::types::WorkerId;
 use crate::sys::accepting::{self, Sight};
+use rhythm::{Habit, Rhythm};
 
-const FIRST: Duration = Duration::from_millis(2);
-const EVERY: Duration = Duration::from_millis(50);
-/// Where a worker's calls tell: looking is for the few that accept on what they were given and never call listen(2). Those
-/// are mostly up in a moment (Go, Rust, nginx); for the others each look would wake drainit, which costs more than the look.
-const FIRST_AT_CALLERS: Duration = Duration::from_millis(40);
-const EVERY_AT_CALLERS: Duration = Duration::from_millis(200);
 /// A worker without a socket of drainit's may never listen. After so many looks, only who asks makes us look.
 const UNASKED: u32 = 9;
 
@@ -37,6 +33,7 @@ const AT_ONCE: usize = 8;
 /// Who is looked at, and when next.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
+    habit: Habit,
     starting: Vec<Starting>,
     leaving: Vec<Leaving>,
 }
@@ -44,11 +41,10 @@ pub(super) struct Looks {
 #[derive(Debug)]
 struct Starting {
     worker: WorkerId,
+    since: Time,
     due: Time,
-    pause: Duration,
-    /// `None`: it grows without end.
-    longest: Option<Duration>,
-    left: u32,
+    rhythm: Rhythm,
+    looks: u32,
 }
 
 #[derive(Debug)]
@@ -71,6 +67,13 @@ impl Looks {
     /// It is ready.
     pub(super) fn arrived(&mut self, worker: WorkerId) {
         self.starting.retain(|look| look.worker != worker);
+    }
+
+    /// It has told of that itself.
+    pub(super) fn told_by(&mut self, worker: WorkerId) {
+        if self.starting.iter().any(|look| look.worker == worker) {
+            self.habit = Habit::Tells;
+        }
     }
 
     /// It is told only now.
@@ -110,16 +113,10 @@ impl Engine {
         if self.ready_when != ReadyWhen::Listening {
             return;
         }
-        let (first, pause, longest) = match calls {
-            true => (FIRST_AT_CALLERS, EVERY_AT_CALLERS, EVERY_AT_CALLERS),
-            false => (FIRST, FIRST * 2, EVERY),
-        };
-        let (longest, left) = match self.core.config().kind {
-            Kind::Pool => (Some(longest), u32::MAX),
-            Kind::Single => (None, UNASKED),
-        };
-        let due = self.clock.now() + first;
-        self.looks.starting.push(Starting { worker, due, pause, longest, left });
+        let rhythm = self.looks.habit.rhythm(calls);
+        let since = self.clock.now();
+        let due = since + rhythm.first;
+        self.looks.starting.push(Starting { worker, since, due, rhythm, looks: 0 });
     }
 
     /// Look at a worker that has been told to finish until it accepts no more. `sure`: one that has a socket open on which
@@ -145,7 +142,12 @@ impl Engine {
 
     fn look_whether_ready(&mut self, worker: WorkerId, now: Time) {
         match self.look_at(worker) {
-            Sight::Accepting => self.mark_ready(worker),
+            Sight::Accepting => {
+                if let Some(look) = self.looks.starting.iter().find(|look| look.worker == worker) {
+                    self.looks.habit = Habit::seen(now.since(look.since), look.looks == 0);
+                }
+                self.mark_ready(worker);
+            }
             Sight::Blind(error) => {
                 if let Some(known) = self.workers.get(&worker).filter(|_| !self.is_init_only()) {
                     tracing::warn!(slot = known.slot, pid = %known.pid, %error, "cannot see whether the worker accepts: taken for ready (--ready-when has other ways)");
@@ -153,12 +155,12 @@ impl Engine {
                 self.mark_ready(worker);
             }
             Sight::Holding | Sight::NotYet => {
+                let alone = self.is_init_only();
                 let look = self.looks.starting.iter_mut().find(|look| look.worker == worker);
                 let Some(look) = look else { return };
-                look.due = now + look.pause;
-                look.pause = look.longest.map_or(look.pause * 2, |longest| longest.min(look.pause * 2));
-                look.left -= 1;
-                if look.left == 0 {
+                look.due = now + look.rhythm.pause(now.since(look.since), alone);
+                look.looks += 1;
+                if alone && look.looks == UNASKED {
                     self.looks.arrived(worker);
                 }
             }
@@ -215,9 +217,7 @@ impl Engine {
         let inodes = sockets.part_of(worker).map(|part| sockets.inodes(part)).unwrap_or_default();
         match inodes.is_empty() {
             true => accepting::on_own_socket(known.pid),
-            false => {
-                accepting::on_sockets(known.pid, inodes, !known.told && !known.ready, &mut known.waiting)
-            }
+            false => accepting::on_sockets(known.pid, inodes, &mut known.waiting),
         }
     }
 }

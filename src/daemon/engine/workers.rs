@@ -1,6 +1,6 @@
 //! The workers as the daemon knows them: who is ready, whose calls wait, who is checked.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,6 +117,9 @@ impl Engine {
             let call = match notifier.receive(std::mem::take(&mut within)) {
                 Ok(Some(call)) => call,
                 Ok(None) => return Answered::All,
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Interrupted) => {
+                    continue;
+                }
                 Err(_) => return Answered::Last,
             };
             let all_finish = matches!(self.core.phase(), Phase::Draining | Phase::Killing | Phase::Exited);
@@ -145,6 +148,7 @@ impl Engine {
                 self.feed(Event::Deaf { worker, sure: true });
             }
             if told == Told::Listening {
+                self.looks.told_by(worker);
                 self.steer();
             }
             if told == Told::Listening && self.ready_when == ReadyWhen::Listening {
