@@ -2,6 +2,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from concurrent import futures
 
@@ -17,11 +18,9 @@ def answer(request, context):
     return f"{port} {metadata.get('grpc-previous-rpc-attempts', 0)}".encode()
 
 
-def stop(*_):
-    server.stop(20)
-    # In one piece: other threads write too.
-    os.write(1, b"stopping\n")
-
+told = threading.Event()
+# It listens before it has started, and a server that is stopped before that never ends.
+signal.signal(signal.SIGTERM, lambda *_: told.set())
 
 handler = grpc.method_handlers_generic_handler(
     "test.Echo", {"Say": grpc.unary_unary_rpc_method_handler(answer)}
@@ -29,6 +28,9 @@ handler = grpc.method_handlers_generic_handler(
 server = grpc.server(futures.ThreadPoolExecutor(32), handlers=[handler])
 if server.add_insecure_port(f"0.0.0.0:{port}") != int(port):
     sys.exit(f"no port {port}")
-signal.signal(signal.SIGTERM, stop)
 server.start()
-server.wait_for_termination()
+told.wait()
+stopped = server.stop(20)
+# In one piece: other threads write too.
+os.write(1, b"stopping\n")
+stopped.wait()
