@@ -51,7 +51,7 @@ pub fn on_sockets(worker: Pid, inodes: Vec<u64>, last: &mut Option<Waiting>) -> 
         return if last.holds { Sight::Holding } else { Sight::NotYet };
     }
     // Read first: whatever it does from here on shows the next time.
-    let many = polled::count(worker).is_ok_and(|open| open > polled::MANY);
+    let many = polled::has_many(worker).unwrap_or(false);
     let ran = time_on_processors(worker, many);
     let mut waits = false;
     let is_wanted = |inode| inodes.contains(&inode);
@@ -151,14 +151,11 @@ type Told = (Vec<(i32, String)>, Option<bool>);
 
 /// Of who has many, and all of them but the lowest in its sets, the lowest tell everything, and the sets the rest.
 fn descriptors(pid: Pid, is_wanted: &dyn Fn(u64) -> bool) -> io::Result<Told> {
-    if polled::count(pid)? > polled::MANY {
-        let mut held = false;
-        let (lowest, all) = polled::each_of(pid, &mut |inode| held |= is_wanted(inode))?;
-        if held || all {
-            return Ok((lowest, Some(held)));
-        }
+    let mut held = false;
+    match polled::each_of_many(pid, &mut |inode| held |= is_wanted(inode))? {
+        Some((lowest, all)) if held || all => Ok((lowest, Some(held))),
+        _ => Ok((procfs::descriptors(pid)?, None)),
     }
-    Ok((procfs::descriptors(pid)?, None))
 }
 
 fn epoll_holds(pid: Pid, fd: i32, inodes: &[u64]) -> bool {

@@ -299,14 +299,9 @@ fn listening_ports_of(is_wanted: &dyn Fn(u64, u16) -> bool) -> io::Result<BTreeS
 pub fn inodes_of(processes: &[Pid]) -> io::Result<BTreeSet<u64>> {
     let mut inodes = BTreeSet::new();
     for pid in processes {
-        let descriptors = || {
-            if polled::count(*pid)? > polled::MANY {
-                let (lowest, all) = polled::each_of(*pid, &mut |inode| _ = inodes.insert(inode))?;
-                if all {
-                    return Ok(lowest);
-                }
-            }
-            procfs::descriptors(*pid)
+        let descriptors = || match polled::each_of_many(*pid, &mut |inode| _ = inodes.insert(inode))? {
+            Some((lowest, true)) => Ok(lowest),
+            _ => procfs::descriptors(*pid),
         };
         match look_at(*pid, descriptors) {
             Ok(descriptors) => {

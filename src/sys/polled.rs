@@ -18,7 +18,7 @@ use crate::core::types::Pid;
 const NUMBERS: i32 = 64;
 
 /// With more descriptors its sets are the shorter read.
-pub(super) const MANY: u64 = 2 * NUMBERS as u64;
+const MANY: u64 = 2 * NUMBERS as u64;
 
 /// Some hundred entries.
 const BUFFER: usize = 16 * 1024;
@@ -60,9 +60,14 @@ pub fn each_of(pid: Pid, each: &mut dyn FnMut(u64)) -> io::Result<Lowest> {
     Ok((lowest, all && !nested))
 }
 
-/// How many descriptors a process has: the size of the directory since Linux 6.2, 0 before.
-pub(super) fn count(pid: Pid) -> io::Result<u64> {
-    Ok(fs::metadata(format!("/proc/{pid}/fd"))?.len())
+/// [`each_of`], where that is the shorter read.
+pub(super) fn each_of_many(pid: Pid, each: &mut dyn FnMut(u64)) -> io::Result<Option<Lowest>> {
+    if has_many(pid)? { each_of(pid, each).map(Some) } else { Ok(None) }
+}
+
+/// Whether it has many descriptors: how many there are the directory's size tells since Linux 6.2.
+pub(super) fn has_many(pid: Pid) -> io::Result<bool> {
+    Ok(fs::metadata(format!("/proc/{pid}/fd"))?.len() > MANY)
 }
 
 /// What a set's descriptor links to.

@@ -69,8 +69,8 @@ impl Looks {
         self.starting.retain(|look| look.worker != worker);
     }
 
-    /// It has told of that itself.
-    pub(super) fn told_by(&mut self, worker: WorkerId) {
+    /// It is, and has said so by a call.
+    pub(super) fn arrived_by_call(&mut self, worker: WorkerId) {
         if self.starting.iter().any(|look| look.worker == worker) {
             self.habit = Habit::Tells;
         }

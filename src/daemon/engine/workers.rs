@@ -148,7 +148,7 @@ impl Engine {
                 self.feed(Event::Deaf { worker, sure: true });
             }
             if told == Told::Listening {
-                self.looks.told_by(worker);
+                self.looks.arrived_by_call(worker);
                 self.steer();
             }
             if told == Told::Listening && self.ready_when == ReadyWhen::Listening {
